@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -28,21 +28,29 @@ Duplicates = Literal["keep", "text", "overlap"]
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """How spans are searched. The defaults are SpanBERT's and BERT's, but for the max-context rule.
+    """How spans are searched. The defaults are SpanBERT's and BERT's, but for the max-context rule."""
 
-    n_best_size: starts and ends looked at in each window, and spans kept for each question.
-    max_answer_length: longest answer in word pieces.
-    max_context: an answer may start at a token only in the window that shows most around it (SpanBERT, BERT);
-        off in the Hugging Face scripts. The two agree on questions with a single window.
-    duplicates: what is removed below a better span: `text`, spans of the same text (SpanBERT, BERT);
-        `overlap`, spans that share a character with a better one; `keep`, only the same characters found
-        again, as overlapping windows do.
-    """
+    _argument_group_name: ClassVar[str] = "decoding"
 
-    n_best_size: int = 20
-    max_answer_length: int = 30
-    max_context: bool = False
-    duplicates: Duplicates = "text"
+    n_best_size: int = field(
+        default=20,
+        metadata={"help": "Starts and ends looked at in each window, and spans kept for each question."},
+    )
+    max_answer_length: int = field(default=30, metadata={"help": "Longest answer in tokens (word pieces)."})
+    max_context: bool = field(
+        default=False,
+        metadata={
+            "help": "An answer may start at a token only in the window that shows most around it (BERT, "
+            "SpanBERT; off in the Hugging Face scripts). Questions with one window do not care."
+        },
+    )
+    duplicates: Duplicates = field(
+        default="text",
+        metadata={
+            "help": "What goes below a better span. text: spans of the same text (BERT, SpanBERT). overlap: "
+            "spans that share a character with it. keep: only the same characters, seen by two windows."
+        },
+    )
 
     def __post_init__(self) -> None:
         for name in ("n_best_size", "max_answer_length"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ Gold = Literal["first", "all", "random"]
 @dataclass(frozen=True)
 class WindowSettings:
     """How passages are cut and which golds train. The help of each field says what it means."""
+
+    _argument_group_name: ClassVar[str] = "windows"
 
     max_seq_length: int = field(
         default=384, metadata={"help": "Longest window in tokens, question and special tokens included."}

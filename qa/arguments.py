@@ -1,0 +1,266 @@
+"""Everything one run is told: `--config` files and a command line that wins, as checked dataclasses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qa.configuration import COMMAND_LINE, SettingsParser, merge_files, nearest, read_yaml
+from qa.decoding import DecodingSettings
+from qa.errors import InputError
+from qa.models import DEFAULT_ENCODER, ModelArguments
+from qa.run_settings import (
+    NEWEST,
+    DataArguments,
+    MonitoringSettings,
+    OptimizationSettings,
+    RunSettings,
+    Split,
+)
+from qa.strategies import STRATEGIES, Strategy
+from qa.windows import WindowSettings
+
+if TYPE_CHECKING:
+    from qa.training_arguments import QATrainingArguments
+
+__all__ = ["NEWEST", "SAVED_SETTINGS", "DataArguments", "ModelArguments", "Settings", "parse_settings"]
+
+SAVED_SETTINGS = "settings.yaml"
+Group = TypeVar("Group")
+
+# In the order of --help.
+_GROUPS: tuple[type, ...] = (
+    RunSettings,
+    ModelArguments,
+    DataArguments,
+    WindowSettings,
+    DecodingSettings,
+    OptimizationSettings,
+    MonitoringSettings,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything one run was told, parsed and checked."""
+
+    model: ModelArguments
+    data: DataArguments
+    windows: WindowSettings
+    decoding: DecodingSettings
+    training: QATrainingArguments
+    strategy: Strategy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Resolved values of all groups, as they are recorded: no secrets, files as they were named."""
+        told = self.training.to_dict()
+        groups = (self.model, self.data, self.windows, self.decoding, self.strategy)
+        merged = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
+        return merged | {name: value for name, value in told.items() if not name.endswith("_token")}
+
+    def needed_splits(self) -> dict[Split, str]:
+        """The splits that the run reads, and for each a setting that asks for it."""
+        told = self.training
+        asked: list[tuple[Split, str, bool]] = [
+            ("train", "do_train", told.do_train),
+            ("validation", "eval_before_training", told.eval_before_training),
+            ("validation", "eval_strategy", told.eval_strategy != "no"),
+            ("validation", "do_eval", told.do_eval),
+            ("test", "do_predict", told.do_predict),
+        ]
+        return {split: setting for split, setting, wanted in asked if wanted}
+
+    def reader_settings(self) -> dict[str, Any]:
+        """What a finished reader must be asked with again: saved beside its weights."""
+        groups = dataclasses.asdict(self.windows) | dataclasses.asdict(self.decoding)
+        return {**groups, "loss": self.training.loss}
+
+
+def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Read `--config a.yaml b.yaml --key value ...` into settings; `--help` and `--help_all` print and exit.
+
+    Files are merged left to right, the command line wins, and below both stand the settings that were saved
+    with the reader that is read. Raises InputError for an unknown key or choice (naming the nearest), a value
+    of another type, and what cannot be together.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    values, origin, strategy_name = _look_ahead(words)
+    strategy_type = _strategy_type(strategy_name)
+    if not {"-h", "--help", "--help_all", "--help-all"}.isdisjoint(words):
+        print(_help(strategy_name, everything=not {"--help_all", "--help-all"}.isdisjoint(words)), end="")
+        raise SystemExit(0)
+
+    from qa.training_arguments import QATrainingArguments, remaining_group
+
+    parser = _parser((*_GROUPS, strategy_type, remaining_group()))
+    _refuse_other_strategies(parser, origin, words, strategy_name)
+    parser.apply_defaults(values, origin)
+    saved, place = _saved_reader_settings(parser.parse(words))
+    parser.apply_defaults(saved | values, dict.fromkeys(saved, place) | origin)
+    told = parser.parse(words)
+    if not told.do_train:
+        _forget_training(told)
+    settings = Settings(
+        model=_made(ModelArguments, told),
+        data=_made(DataArguments, told),
+        windows=_made(WindowSettings, told),
+        decoding=_made(DecodingSettings, told),
+        training=_made(QATrainingArguments, told),
+        strategy=_made(strategy_type, told),
+    )
+    return _cross_check(settings)
+
+
+def _made(group: type[Group], told: argparse.Namespace) -> Group:
+    fields = dataclasses.fields(group)  # type: ignore[arg-type]
+    return group(**{f.name: getattr(told, f.name) for f in fields if f.init})
+
+
+def _forget_training(told: argparse.Namespace) -> None:
+    """Neutral values for what only training asks, so that an experiment's files also evaluate its reader."""
+    if told.resume_from_checkpoint:
+        raise InputError("resume_from_checkpoint: nothing is trained; add --do_train, or leave it out")
+    told.eval_strategy = told.save_strategy = "no"
+    told.load_best_model_at_end = told.eval_before_training = False
+    told.early_stopping_patience = None
+
+
+def _look_ahead(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], str | None]:
+    """What is needed to make the parser: the files' values, the file of each, and the strategy's name."""
+    parser = SettingsParser((), add_help=False)
+    parser.add_argument("--config", nargs="+", action="extend", default=[])
+    parser.add_argument("--strategy")
+    named, _ = parser.parse_known_args(list(words))
+    values, origin = merge_files([Path(name) for name in named.config])
+    strategy = named.strategy or values.get("strategy")
+    return values, origin, None if strategy is None else str(strategy)
+
+
+def _strategy_type(name: str | None) -> type[Strategy]:
+    name = "full" if name is None else name
+    if name not in STRATEGIES:
+        raise InputError(f"strategy: {name}: no such choice; {nearest(name, STRATEGIES)}")
+    return STRATEGIES[name]
+
+
+def _parser(groups: Sequence[type]) -> SettingsParser:
+    parser = SettingsParser(
+        groups,
+        prog="run_qa.py",
+        add_help=False,
+        usage="run_qa.py [--config FILE ...] [--setting VALUE ...]",
+        description="Fine-tune a span reader on questions, score it with the official metrics, ask it.",
+    )
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="YAML files of `setting: value` lines; later ones win over earlier, the command line over all.",
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="Print this and stop.")
+    parser.add_argument(
+        "--help_all", action="store_true", help="Print transformers' settings, too, and stop."
+    )
+    return parser
+
+
+_HELP_END = """
+An experiment is a few files and a difference:
+  --config experiments/base.yaml experiments/datasets/squad1.yaml --learning_rate 2e-5
+Every other setting of transformers.TrainingArguments is understood as well
+(--lr_scheduler_type, --optim, --data_seed, ...): --help_all lists them.
+"""
+
+
+def _help(strategy: str | None, *, everything: bool) -> str:
+    """Help by groups: ours, every strategy's (or only the named one's), transformers' where asked for."""
+    parts = list(STRATEGIES.values()) if strategy is None else [_strategy_type(strategy)]
+    if everything:
+        from qa.training_arguments import remaining_group
+
+        parts.append(remaining_group())
+    # Strategies may share names of settings, so each has a parser of its own.
+    helps = [SettingsParser([part], usage=argparse.SUPPRESS, add_help=False).format_help() for part in parts]
+    return "\n".join([_parser(_GROUPS).format_help(), *filter(None, helps)]) + _HELP_END
+
+
+def _refuse_other_strategies(
+    parser: SettingsParser, origin: Mapping[str, str], words: Sequence[str], chosen: str | None
+) -> None:
+    """A setting of another strategy is not unknown: say whose it is."""
+    flags = [word for word in words if word.startswith("--")]
+    typed = {flag.partition("=")[0].lstrip("-").replace("-", "_"): COMMAND_LINE for flag in flags}
+    known = parser.names()
+    for key, place in {**{key: f"in {file}" for key, file in origin.items()}, **typed}.items():
+        owners = [name for name, kind in STRATEGIES.items() if key in kind.__dataclass_fields__]
+        if owners and key not in known:
+            raise InputError(
+                f"{key}: a setting of strategy {' or '.join(owners)} ({place}), but this run's is "
+                f"{chosen or 'full'}; add --strategy {owners[0]} or take it out"
+            )
+
+
+def _saved_reader_settings(named: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Settings saved with the reader that is read, so that nobody has to repeat them, and their file.
+
+    A reader that trains on is the one that `model_name_or_path` names: what `output_dir` may hold is an
+    earlier run's, and has no say.
+    """
+    folder = named.model_name_or_path or (None if named.do_train else named.output_dir)
+    path = Path(folder or "").expanduser() / SAVED_SETTINGS
+    return (read_yaml(path) if folder and path.is_file() else {}), str(path)
+
+
+def _cross_check(settings: Settings) -> Settings:
+    """Refuse what no group can see by itself, and settle which checkpoint is read."""
+    training = settings.training
+    needed = settings.needed_splits()
+    if not needed and not training.dry_run:
+        raise InputError(
+            "do_train, do_eval, do_predict: none is set, so nothing would be done; add one of them"
+        )
+    for split, setting in needed.items():
+        if settings.data.source(split) is None:
+            raise InputError(f"{setting}: no questions named; add --{split}_file FILE or --dataset_name NAME")
+    if training.label_smoothing_factor and settings.windows.gold == "all":
+        raise InputError(
+            "label_smoothing_factor: smooths a single gold, but gold is all; drop one of the two"
+        )
+    settings = dataclasses.replace(settings, model=_settle_model(settings.model, training))
+    if training.overwrite_output_dir and training.do_train:
+        _refuse_to_delete_inputs(settings)
+    return settings
+
+
+def _settle_model(model: ModelArguments, training: QATrainingArguments) -> ModelArguments:
+    if model.model_name_or_path is not None:
+        return model
+    finished = Path(training.output_dir or ".")
+    if not training.do_train and (finished / SAVED_SETTINGS).is_file():
+        return dataclasses.replace(model, model_name_or_path=str(finished))
+    if training.do_train or training.dry_run:
+        return dataclasses.replace(model, model_name_or_path=DEFAULT_ENCODER)
+    raise InputError(
+        f"model_name_or_path: nothing trains and {finished} holds no reader; name one, or add --do_train"
+    )
+
+
+def _refuse_to_delete_inputs(settings: Settings) -> None:
+    """`overwrite_output_dir` deletes a folder: never one that holds what is read, or the current folder."""
+    doomed = Path(settings.training.output_dir or ".").resolve()
+    inputs = {"model_name_or_path": str(settings.model.model_name_or_path), "current folder": str(Path.cwd())}
+    inputs |= {f"{split}_file": str(settings.data.source(split)) for split in settings.needed_splits()}
+    for name, place in inputs.items():
+        path = Path(place).expanduser()
+        if path.exists() and path.resolve().is_relative_to(doomed):
+            raise InputError(
+                f"overwrite_output_dir: it would delete {settings.training.output_dir}, which holds the "
+                f"{name} ({place}); name another --output_dir"
+            )

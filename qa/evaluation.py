@@ -1,0 +1,146 @@
+"""From a reader's scores to answers and marks: what happens after the last batch, on every rank alike.
+
+Training-time evaluation, prediction and the predictor all come through here, so that one question gets one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qa.calibration import expected_calibration_error
+from qa.decoding import DecodingSettings, decode
+from qa.final_answers import Calibration, FinalAnswer, choose
+from qa.metrics import (
+    Golds,
+    Version,
+    bootstrap_interval,
+    evaluate_squad1,
+    evaluate_squad2,
+    oracle_scores,
+    score_questions,
+    signature,
+)
+from qa.records import Prediction
+from qa.thresholds import cross_fitted_f1, fit_calibration
+from qa.window_reading import window_table
+
+if TYPE_CHECKING:
+    from qa.decoding import WindowScores
+    from qa.questions import QuestionSet
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything known about a question set after a reader has seen it.
+
+    metrics: plain names to numbers, scores in percent. calibration: the one the answers were chosen with.
+    """
+
+    predictions: Sequence[Prediction]
+    answers: Sequence[FinalAnswer]
+    metrics: dict[str, float]
+    calibration: Calibration
+    signature: str = ""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def find_spans(questions: QuestionSet, scores: WindowScores, settings: DecodingSettings) -> list[Prediction]:
+    """Post-processing hook: the n-best spans and the null score of every question, in the order of the examples."""
+    table = questions.table
+    return decode(scores, window_table(questions.windows.table), table["context"][:], table["id"][:], settings)
+
+
+def score_predictions(
+    predictions: Sequence[Prediction],
+    golds: Golds | None,
+    *,
+    calibration: Calibration | None,
+    name: str,
+    bootstrap_samples: int = 0,
+) -> Evaluation:
+    """Metrics hook: answers chosen with a calibration, scored as the official evaluators do.
+
+    golds: None where no answers came with the questions: nothing is scored.
+    calibration: the one saved with the reader; None: fitted on these very questions, as SpanBERT's training-time
+        evaluation does, which makes the threshold an oracle (`cross_fitted_f1` is the figure without that advantage).
+    Sets without unanswerable questions are scored by SQuAD 1.1's rules, others by SQuAD 2.0's.
+    """
+    if golds is None:
+        chosen_with = calibration or Calibration.unfitted(unanswerable=True)
+        return Evaluation(predictions, [choose(prediction, chosen_with) for prediction in predictions], {}, chosen_with)
+    chosen_with = calibration or fit_calibration(predictions, golds, fitted_on=name)
+    answers = [choose(prediction, chosen_with) for prediction in predictions]
+    texts = {answer.id: answer.text for answer in answers}
+    version: Version = "1.1" if all(golds.values()) else "2.0"
+    metrics = _official(predictions, golds, texts, version) | _oracle(predictions, golds)
+    metrics |= _confidence_metrics(predictions, golds, texts, answers, chosen_with)
+    mark = signature(
+        golds,
+        version=version,
+        threshold=chosen_with.threshold,
+        threshold_source="oracle" if calibration is None else "dev",
+        samples=bootstrap_samples,
+    )
+    intervals = _intervals(golds, texts, version, bootstrap_samples)
+    return Evaluation(predictions, answers, metrics, chosen_with, mark, intervals)
+
+
+def _official(predictions: Sequence[Prediction], golds: Golds, texts: dict[str, str], version: Version) -> dict[str, float]:
+    """Official scores under one pair of names, `exact_match` and `f1`, whatever the version calls them."""
+    if version == "1.1":
+        return evaluate_squad1(golds, texts)
+    best_spans = {p.id: p.n_best[0].text if p.n_best else "" for p in predictions}
+    searched = evaluate_squad2(golds, best_spans, null_odds=finite_null_odds(predictions))
+    official = evaluate_squad2(golds, texts)
+    official |= {key: value for key, value in searched.items() if key.startswith("best_")}
+    return {"exact_match": official.pop("exact"), **official}
+
+
+def _oracle(predictions: Sequence[Prediction], golds: Golds) -> dict[str, float]:
+    """How good the best of the first 5 and 20 spans is, over the questions that have an answer."""
+    answerable = {key: texts for key, texts in golds.items() if texts}
+    n_best = {p.id: [span.text for span in p.n_best] for p in predictions if p.id in answerable}
+    return oracle_scores(answerable, n_best, ks=(5, 20)) if answerable else {}
+
+
+def _confidence_metrics(
+    predictions: Sequence[Prediction],
+    golds: Golds,
+    texts: dict[str, str],
+    answers: Sequence[FinalAnswer],
+    calibration: Calibration,
+) -> dict[str, float]:
+    """Whether probabilities can be believed, and the F1 that no threshold was tuned for."""
+    right = score_questions(golds, texts, version="2.0").exact
+    found = {
+        "expected_calibration_error": expected_calibration_error(
+            [answer.probability for answer in answers], [right[answer.id] for answer in answers]
+        ),
+        "temperature": calibration.temperature,
+    }
+    if calibration.threshold is not None:
+        found["threshold"] = calibration.threshold
+    if any(golds.values()) and not all(golds.values()):
+        found["cross_fitted_f1"] = cross_fitted_f1(predictions, golds)
+    return found
+
+
+def _intervals(golds: Golds, texts: dict[str, str], version: Version, samples: int) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals over questions, in percent; none without samples."""
+    if not samples:
+        return {}
+    scores = score_questions(golds, texts, version=version)
+    found = {}
+    for key, values in (("exact_match", scores.exact), ("f1", scores.f1)):
+        low, high = bootstrap_interval(list(values.values()), samples=samples)
+        found[key] = (100 * low, 100 * high)
+    return found
+
+
+def finite_null_odds(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Null odds as the official files hold them: an infinite one becomes the largest finite one plus one."""
+    odds = {p.id: p.null_odds for p in predictions}
+    largest = max((value for value in odds.values() if value != float("inf")), default=0.0)
+    return {key: min(value, largest + 1.0) for key, value in odds.items()}

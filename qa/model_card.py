@@ -1,0 +1,189 @@
+"""The README.md beside a trained reader: what it is, how good it is, what it was made with, how to ask it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qa.files import write_text
+from qa.results import RunRecord
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+STAGES = {"before": "validation, before training", "eval": "validation", "predict": "test"}
+SCORES = {
+    "exact_match": "exact match",
+    "f1": "F1",
+    "HasAns_f1": "F1, answerable",
+    "NoAns_f1": "F1, unanswerable",
+    "cross_fitted_f1": "F1, threshold not tuned on these",
+}
+SETTINGS = (
+    *("max_seq_length", "doc_stride", "stride_meaning", "max_question_length", "segments", "gold"),
+    *("negative_share", "loss", "batching", "learning_rate", "head_learning_rate", "layerwise_lr_decay"),
+    *("lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "label_smoothing_factor"),
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("bf16", "fp16", "seed", "n_best_size", "max_answer_length", "max_context", "duplicates"),
+)
+"""What the card shows of a run's settings, a line of related ones each."""
+
+
+def write_model_card(folder: Path, record: RunRecord) -> Path:
+    """Write a model card that the hub can read, scores included (Trainer's own card has empty results).
+
+    Local models and files are called by their names, so that it names no folder of this machine.
+    Returns: the file.
+    """
+    from huggingface_hub import ModelCardData
+
+    hub_data = {report["source"]: None for report in record.data.values() if report.get("form") == "hub"}
+    data = ModelCardData(
+        model_name=_name(record),
+        base_model=_hub_name(record.model),
+        datasets=list(hub_data) or None,
+        library_name="transformers",
+        pipeline_tag="question-answering",
+        tags=["extractive-question-answering", record.strategy],
+        eval_results=_eval_results(record) or None,
+    )
+    sections = (_introduction(record), _scores(record), _data(record), _settings(record), _use())
+    body = "\n\n".join(section for section in sections if section)
+    path = folder / "README.md"
+    write_text(path, f"---\n{data.to_yaml().strip()}\n---\n\n{body}\n")
+    return path
+
+
+def _name(record: RunRecord) -> str:
+    return record.name or "reader"
+
+
+def _hub_name(model: str) -> str | None:
+    """A model's name on the hub; None for a packaged encoder and for a folder of somebody's machine."""
+    is_local = model.startswith((".", "/", "~", "packaged:")) or Path(model).exists()
+    return None if is_local else model
+
+
+def _eval_results(record: RunRecord) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="question-answering",
+            task_name="Extractive question answering",
+            dataset_type=_source(record.data[split]),
+            dataset_name=_source(record.data[split]),
+            dataset_split=split,
+            metric_type=key,
+            metric_name=label,
+            metric_value=round(record.scores[stage].metrics[key], 2),
+        )
+        for stage, split in (("eval", "validation"), ("predict", "test"))
+        if stage in record.scores and split in record.data
+        for key, label in SCORES.items()
+        if key in record.scores[stage].metrics
+    ]
+
+
+def _source(report: dict[str, Any]) -> str:
+    """A hub data set's name, or a file's without its folder."""
+    source = str(report["source"])
+    return source if report.get("form") == "hub" else Path(source).name
+
+
+def _introduction(record: RunRecord) -> str:
+    encoder = record.model if _hub_name(record.model) or ":" in record.model else Path(record.model).name
+    trainable, total = record.parameters["trainable"], record.parameters["total"]
+    text = _paragraph(
+        "A span reader: it answers a question with a piece of the passage it is given, or says that the "
+        f"passage does not tell. Encoder `{encoder}`, strategy `{record.strategy}`: {trainable:,} of "
+        f"{total:,} parameters were trained ({trainable / max(1, total):.1%})."
+    )
+    return f"# {_name(record)}\n\n{text}"
+
+
+def _scores(record: RunRecord) -> str:
+    scored = {stage: scores for stage, scores in record.scores.items() if "f1" in scores.metrics}
+    if not scored:
+        return ""
+    keys = [key for key in SCORES if any(key in scores.metrics for scores in scored.values())]
+    rows = []
+    for stage, scores in scored.items():
+        cells = []
+        for key in keys:
+            cell = f"{scores.metrics[key]:.2f}" if key in scores.metrics else ""
+            if key in scores.intervals:
+                low, high = scores.intervals[key]
+                cell += f" ({low:.1f} to {high:.1f})"
+            cells.append(cell)
+        rows.append([STAGES.get(stage, stage), *cells])
+    table = _table(["questions", *(SCORES[key] for key in keys)], rows)
+    note = _paragraph(
+        "Official SQuAD scores in percent, with a 95 % bootstrap interval in parentheses. How each was made:"
+    )
+    made = "\n".join(f"{STAGES.get(stage, stage)}\n  {scores.signature}" for stage, scores in scored.items())
+    return f"## Scores\n\n{table}\n\n{note}\n\n```text\n{made}\n```"
+
+
+def _data(record: RunRecord) -> str:
+    rows = [
+        [
+            split,
+            f"`{_source(report)}`",
+            f"{report['questions']:,}",
+            "unknown" if report.get("unlabelled") else f"{report['unanswerable']:,}",
+            f"`{report['fingerprint'][:16]}`",
+        ]
+        for split, report in record.data.items()
+    ]
+    return f"## Data\n\n{_table(['split', 'source', 'questions', 'unanswerable', 'fingerprint'], rows)}"
+
+
+def _settings(record: RunRecord) -> str:
+    unset = {"max_steps": -1}
+    shown = [
+        f"{key}: {json.dumps(value) if isinstance(value, bool) else value}"
+        for key in SETTINGS
+        if (value := record.settings.get(key)) is not None and value != unset.get(key)
+    ]
+    packages = ", ".join(f"{name} {version}" for name, version in record.environment["packages"].items())
+    seconds = record.training.get("seconds")
+    hardware = record.environment["hardware"]
+    device = hardware.get("gpu") or f"{hardware['cores']} cores of {hardware['cpu']}"
+    steps = f"{record.training['steps']:,} steps in {seconds:,.0f} seconds" if seconds is not None else "Run"
+    made_with = _paragraph(
+        f"{steps} on {device}, with {packages}. `run.json` beside this file holds every setting and the loss "
+        "curve; `calibration.json` the no-answer threshold and the temperature."
+    )
+    return "## Settings\n\n```yaml\n" + "\n".join(shown) + f"\n```\n\n{made_with}"
+
+
+def _use() -> str:
+    command = "python run_qa.py --model_name_or_path THIS_FOLDER --do_predict \\\n"
+    command += "  --test_file QUESTIONS --output_dir ANSWERS"
+    note = _paragraph(
+        "From a checkout of the project, with questions in any form of SQuAD or as flat records (`id`, "
+        "`question`, `context`); windows, decoding and threshold are those of this reader:"
+    )
+    return f"## Use\n\n{note}\n\n```bash\n{command}\n```"
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned in the source, too."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+
+    def lines() -> Iterator[str]:
+        for number, row in enumerate(cells):
+            yield "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+            if number == 0:
+                yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+
+    return "\n".join(lines())

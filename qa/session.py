@@ -1,0 +1,251 @@
+"""The stages of one run: questions, reader, training, scores, files. `run_qa.py` says in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from qa import data_report, tracking
+from qa.arguments import NEWEST, SAVED_SETTINGS, Settings
+from qa.batching import WindowBatches, WindowCollator
+from qa.checkpoints import ResumePoint, prepare_output_dir, set_aside
+from qa.datasets import example_from_row
+from qa.errors import InputError
+from qa.files import write_json, write_text
+from qa.final_answers import Calibration, read_calibration
+from qa.model_card import write_model_card
+from qa.models import count_parameters, estimate_training_bytes, load_reader, max_positions, resolve_checkpoint
+from qa.outputs import show_answer, write_predictions
+from qa.questions import QuestionSet, Split, load_question_set
+from qa.results import RECORD_NAME, RunRecord, Scores, describe_environment, finite, peak_memory_bytes, write_record
+from qa.tokenizers import load_tokenizer
+from qa.trainer import QATrainer
+from qa.window_reading import describe_window, keep_negative_windows
+
+logger = logging.getLogger(__name__)
+Stage = Literal["before", "eval", "predict"]
+CALIBRATION_NAME = "calibration.json"
+_SPLIT_OF: dict[str, Split] = {"before": "validation", "eval": "validation", "predict": "test"}
+
+
+class Session:
+    """One run in progress. Every method is one stage; each rank goes through all of them, the main one writes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.args = settings.training
+        self.output_dir = Path(self.args.output_dir or ".")
+        self.checkpoint = str(settings.model.model_name_or_path)
+        self.questions: dict[Split, QuestionSet] = {}
+        self.scores: dict[str, Scores] = {}
+        self.training: dict[str, Any] = {}
+        self.resume = ResumePoint(None)
+        self.is_main = self.args.process_index == 0
+
+    def say(self, text: str = "") -> None:
+        """Print on the main process only."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def prepare_output(self) -> None:
+        """Settle what an earlier run in the same folder means. The first thing written: all input has been read by now."""
+        with self.args.main_process_first(desc="looking at the output folder"):
+            self.resume = prepare_output_dir(
+                self.output_dir,
+                training=self.args.do_train,
+                resume=self.args.resume_from_checkpoint,
+                overwrite=self.args.overwrite_output_dir and self.is_main,
+                newest=NEWEST,
+            )
+        for checkpoint, fault in self.resume.passed_over:
+            if self.is_main:
+                self.say(f"{checkpoint} is passed over: {fault}; set aside as {set_aside(checkpoint).name}")
+        if self.args.resume_from_checkpoint:
+            where = self.resume.checkpoint or "the start: there is no whole checkpoint yet"
+            self.say(f"Going on from {where}")
+        if self.is_main:
+            data_report.save(self.output_dir, self.reports, list(self.questions.values()))
+
+    def load_questions(self) -> None:
+        """Tokenizer, then every split that this run needs."""
+        model, data = self.settings.model, self.settings.data
+        self.tokenizer = load_tokenizer(
+            resolve_checkpoint(self.checkpoint), revision=model.model_revision, trust_remote_code=model.trust_remote_code
+        )
+        evaluates = self.args.do_eval or self.args.eval_strategy != "no"
+        needed: dict[Split, bool] = {
+            "train": self.args.do_train,
+            "validation": evaluates or self.args.eval_before_training,
+            "test": self.args.do_predict,
+        }
+        with self.args.main_process_first(desc="reading the questions"):
+            for split, wanted in needed.items():
+                windows = self.settings.windows
+                # The first gold is what every evaluation loss is taken against, whatever trains.
+                windows = windows if split == "train" else dataclasses.replace(windows, gold="first")
+                found = load_question_set(split, data, windows, self.tokenizer) if wanted else None
+                if found is not None:
+                    self.questions[split] = found
+
+    def report_data(self) -> None:
+        """Print what the questions are."""
+        self.reports = {name: data_report.describe(questions) for name, questions in self.questions.items()}
+        self.say(data_report.render(self.reports) + "\n")
+
+    def load_reader(self) -> None:
+        """The checkpoint with its head, adapted by the strategy; windows longer than it can read are refused."""
+        trains = self.args.do_train or self.args.dry_run
+        model = load_reader(self.settings.model, self.checkpoint, expect_head=not trains)
+        longest, limit = self.settings.windows.max_seq_length, max_positions(model)
+        if limit is not None and longest > limit:
+            raise InputError(f"max_seq_length: {longest}, but {self.checkpoint} reads at most {limit} tokens; lower it")
+        if self.settings.windows.segments == "bert" and getattr(model.config, "type_vocab_size", 2) == 1:
+            logger.info("%s knows a single segment: all segment ids are 0", self.checkpoint)
+        self.model = self.settings.strategy.adapt(model)
+        self.parameters = count_parameters(self.model)
+        self.say(
+            f"{self.checkpoint}, strategy {self.args.strategy}: {self.parameters.trainable:,} of "
+            f"{self.parameters.total:,} parameters train ({self.parameters.share:.1%})\n"
+        )
+
+    def show_dry_run(self) -> None:
+        """What the run would be: settings, three windows as a person reads them, memory."""
+        self.say(yaml.safe_dump(_plain(self.settings.to_dict()), sort_keys=True, allow_unicode=True))
+        for questions in self.questions.values():
+            for index in range(min(3, len(questions))):
+                self.say(describe_window(questions.windows.table[index], self.tokenizer) + "\n")
+            break
+        batch, longest = self.args.per_device_train_batch_size, self.settings.windows.max_seq_length
+        gigabytes = estimate_training_bytes(self.model, batch, longest) / 1e9
+        self.say(f"One training step takes about {gigabytes:.1f} GB (float32, batch of {batch} x {longest} tokens).")
+
+    def make_trainer(self) -> QATrainer:
+        """The trainer, with the windows that train and the calibration saved with the reader."""
+        if tracking.wants_wandb(self.args.report_to) and self.is_main:
+            tracking.start(_plain(self.settings.to_dict()), name=self.output_dir.name)
+        train = self.questions.get("train")
+        windows = None
+        if train is not None:
+            table = train.windows.table
+            if self.args.negative_share < 1:
+                table = table.select(keep_negative_windows(table, self.args.negative_share, self.args.seed))
+                self.say(f"{len(table):,} of {len(train):,} windows train (negative_share {self.args.negative_share})\n")
+            windows = WindowBatches(table)
+        return QATrainer(
+            args=self.args,
+            model=self.model,
+            train_dataset=windows,
+            eval_dataset=self.questions.get("validation"),
+            collator=WindowCollator(self.tokenizer.pad_token_id or 0, self.settings.windows.gold, self.args.seed),
+            decoding=self.settings.decoding,
+            processing_class=self.tokenizer,
+            calibration=None if self.args.do_train else self._saved_calibration(),
+        )
+
+    def train(self, trainer: QATrainer) -> None:
+        """Train, keep the best checkpoint's weights, and save reader, tokenizer and settings."""
+        started = time.perf_counter()
+        result = trainer.train(resume_from_checkpoint=None if self.resume.checkpoint is None else str(self.resume.checkpoint))
+        history = trainer.state.log_history
+        self.training = {
+            "steps": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
+            "seconds": round(time.perf_counter() - started, 1),
+            "tokens": trainer.trained_tokens,
+            "resumed_from": None if self.resume.checkpoint is None else self.resume.checkpoint.name,
+            "train_loss": result.training_loss,
+            "best_metric": trainer.state.best_metric,
+            "loss_curve": [[row["step"], row["loss"]] for row in history if "loss" in row],
+            "evaluations": [finite(row) for row in history if "eval_f1" in row],
+        }
+        trainer.save_model()
+        if self.is_main:
+            write_text(self.output_dir / SAVED_SETTINGS, yaml.safe_dump(_plain(self.settings.reader_settings())))
+
+    def evaluate(self, trainer: QATrainer, stage: Stage) -> None:
+        """Score a split. After training, dev's threshold and temperature are saved with the reader and used from then on."""
+        questions = self.questions[_SPLIT_OF[stage]]
+        metrics = trainer.evaluate(questions, metric_key_prefix=stage)  # type: ignore[arg-type]
+        evaluation = trainer.evaluation
+        assert evaluation is not None
+        self.scores[stage] = Scores(
+            metrics={name.removeprefix(f"{stage}_"): value for name, value in finite(metrics).items()},
+            signature=f"{evaluation.signature}|softmax:{self.args.loss}",
+            intervals=evaluation.intervals,
+        )
+        if stage == "before":
+            return
+        if stage == "eval" and self.args.do_train:
+            trainer.calibration = evaluation.calibration
+            if self.is_main:
+                write_json(self.output_dir / CALIBRATION_NAME, evaluation.calibration.to_dict())
+        if self.is_main:
+            write_predictions(self.output_dir / stage, evaluation)
+            for index in range(min(self.args.show_predictions, len(questions.table))):
+                example = example_from_row(questions.table[index])
+                self.say(f"\n{show_answer(example, evaluation.answers[index])}")
+
+    def finish(self, trainer: QATrainer) -> None:
+        """Write the record and the model card, print the scores and where everything lies."""
+        if self.is_main:
+            record = self._record()
+            name = RECORD_NAME if self.args.do_train else f"evaluation-{RECORD_NAME}"
+            write_record(self.output_dir / name, record)
+            if self.args.do_train:
+                write_model_card(self.output_dir, record)
+            self.say("\n" + self._summary())
+            if tracking.wants_wandb(self.args.report_to):
+                finals = {f"{stage}/{key}": value for stage, s in self.scores.items() for key, value in s.metrics.items()}
+                tracking.finish(finals, self.output_dir / name)
+        trainer.end()
+
+    def _saved_calibration(self) -> Calibration | None:
+        path = Path(self.checkpoint) / CALIBRATION_NAME
+        return read_calibration(path) if path.is_file() else None
+
+    def _record(self) -> RunRecord:
+        return RunRecord(
+            name=self.output_dir.name,
+            strategy=self.args.strategy,
+            model=self.checkpoint,
+            command=shlex.join(["run_qa.py", *sys.argv[1:]]),
+            settings=_plain(self.settings.to_dict()),
+            data=dict(self.reports),
+            scores=self.scores,
+            training={**self.training, "peak_memory_bytes": peak_memory_bytes()},
+            parameters={"total": self.parameters.total, "trainable": self.parameters.trainable},
+            environment=describe_environment(self.args.world_size),
+        )
+
+    def _summary(self) -> str:
+        names = {"before": "before training", "eval": "evaluation", "predict": "prediction"}
+        lines = [f"{'':16}{'exact match':>12}{'F1':>8}   F1, 95 % interval"]
+        scored = {stage: scores for stage, scores in self.scores.items() if "f1" in scores.metrics}
+        lines = lines if scored else ["no answers came with the questions: nothing to score"]
+        for stage, scores in scored.items():
+            low_high = scores.intervals.get("f1")
+            interval = f"   {low_high[0]:.1f} to {low_high[1]:.1f}" if low_high else ""
+            exact, f1 = scores.metrics["exact_match"], scores.metrics["f1"]
+            lines.append(f"{names[stage]:16}{exact:12.2f}{f1:8.2f}{interval}")
+        lines += ["", *(f"{names[stage]}: {scores.signature}" for stage, scores in scored.items())]
+        lines += ["", f"Everything lies in {self.output_dir}: " + ", ".join(sorted(p.name for p in self.output_dir.iterdir()))]
+        return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    """Settings as YAML and JSON can hold them: no enums, no infinities."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

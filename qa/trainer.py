@@ -1,0 +1,275 @@
+"""QATrainer: transformers' Trainer with a span reader's batches, loss, evaluation and checkpoints.
+
+What it changes, and why, is in the docstring of each method; everything else is Trainer's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import EvalLoopOutput
+
+from qa.training_arguments import QATrainingArguments
+from qa.batching import LengthGroupedBatchSampler, WindowCollator, longest_first
+from qa.checkpoints import remove_old, write_manifest
+from qa.decoding import DecodingSettings, WindowScores
+from qa.errors import NotFiniteError
+from qa.evaluation import Evaluation, find_spans, score_predictions
+from qa.layers import parameter_groups
+from qa.losses import answer_mask, span_loss
+from qa.final_answers import Calibration
+from qa.models import forward_keys
+from qa.questions import QuestionSet
+from qa.reduction import reduce_logits
+
+
+class QATrainer(Trainer):
+    """A Trainer that is scored on answers instead of tokens.
+
+    find_spans, score_predictions: the post-processing hooks, `qa.evaluation`'s by default: scores of windows to
+        n-best spans, and spans to metrics. Both run on every rank, so each knows the same metrics.
+    calibration: threshold and temperature to answer with; None: fitted anew at every evaluation.
+    `evaluation` holds the last evaluation's predictions, answers and metrics.
+    """
+
+    def __init__(
+        self,
+        *,
+        args: QATrainingArguments,
+        model: nn.Module,
+        train_dataset: Any = None,
+        eval_dataset: QuestionSet | None = None,
+        collator: WindowCollator,
+        decoding: DecodingSettings,
+        processing_class: Any = None,
+        calibration: Calibration | None = None,
+        find_spans: Callable[..., Any] = find_spans,
+        score_predictions: Callable[..., Evaluation] = score_predictions,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        # Trainer finds QA labels only under class names with "QuestionAnswering"; another loses eval_loss.
+        args.label_names = ["start_positions", "end_positions"]
+        self._keep_checkpoints, args.save_total_limit = args.save_total_limit, None
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,  # type: ignore[arg-type]
+            data_collator=collator,
+            processing_class=processing_class,
+            callbacks=[*(callbacks or []), _FollowTraining(self)],
+        )
+        # compute_loss divides by the windows of the whole optimiser step itself; Trainer must not divide again.
+        self.model_accepts_loss_kwargs = True
+        self.decoding = decoding
+        self.calibration = calibration
+        self.find_spans = find_spans
+        self.score_predictions = score_predictions
+        self.evaluation: Evaluation | None = None
+        self._forward_keys = forward_keys(model)
+        self._step_windows: list[Tensor] = []
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches from this project's own sampler, already dealt out to the ranks.
+
+        Accelerate's sharding would pad uneven ends with repeated windows; here every window trains exactly once an
+        epoch, whatever the number of ranks, and filler rows weigh nothing.
+        """
+        windows = self.train_dataset
+        if windows is None:
+            raise ValueError("training needs a train_dataset of windows")
+        self._sampler = LengthGroupedBatchSampler(
+            lengths=windows.lengths,
+            batch_size=self._train_batch_size,
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            grouping=self.args.batching,
+        )
+        return self._loader(windows, batch_sampler=self._sampler)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the batches of this epoch."""
+        self._sampler.set_epoch(epoch)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that have trained so far over all ranks and resumes, padding left out; the sampler knows them by epoch."""
+        lengths, per_epoch = self._sampler.lengths, len(self._sampler)
+        epochs, batches = divmod(round((self.state.epoch or 0) * per_epoch), per_epoch)
+        begun = self._sampler.global_batches(epochs)[:batches]
+        return epochs * int(lengths.sum()) + sum(int(lengths[batch].sum()) for batch in begun)
+
+    def _loader(self, windows: Any, **sampling: Any) -> DataLoader:
+        return DataLoader(
+            windows,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            **sampling,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Windows longest first: little padding, and an out-of-memory shows at once. Order is restored by index."""
+        questions = self.eval_dataset if eval_dataset is None else eval_dataset
+        order = longest_first(questions.windows.lengths)
+        return self.accelerator.prepare(self._loader(questions, batch_size=self.args.eval_batch_size, sampler=order))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """The same as for evaluation: one question gets one answer."""
+        return self.get_eval_dataloader(test_dataset)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The batches of one optimiser step and how many windows they hold over all ranks, fillers not counted."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_windows = [batch["window_index"] for batch in batches]
+        windows = torch.stack([batch["example_weight"].sum() for batch in batches]).sum()
+        if self.args.world_size > 1:
+            windows = self.accelerator.reduce(windows.to(device), reduction="sum")
+        return batches, windows
+
+    def window_losses(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Any]:
+        """Loss of each window, (batch,), and the model's output."""
+        output = model(**{key: batch[key] for key in self._forward_keys})
+        losses = span_loss(
+            output.start_logits,
+            output.end_logits,
+            batch["start_positions"],
+            batch["end_positions"],
+            self._softmax_mask(batch),
+            label_smoothing=self.args.label_smoothing_factor if model.training else 0.0,
+        )
+        return losses, output
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum of the windows' losses over the windows of the whole optimiser step.
+
+        The step's gradient is therefore the mean over its windows, however they fall into ranks and micro-batches.
+        DDP averages gradients over ranks, hence the factor.
+        """
+        losses, output = self.window_losses(model, inputs)
+        weights = inputs["example_weight"]
+        count = weights.sum() if num_items_in_batch is None else num_items_in_batch / self.args.world_size
+        loss = (losses * weights).sum() / count
+        return (loss, output) if return_outputs else loss
+
+    def _softmax_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
+        return None if self.args.loss == "bert" else answer_mask(batch["passage_mask"])
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Trainer's gradient norm, which has to be finite: Trainer itself logs 0.0, trains on and saves NaN weights.
+
+        Under fp16 an infinite norm is ordinary: the gradient scaler skips the step and halves its scale.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not self.args.fp16 and not np.isfinite(float(norm)):
+            windows = sorted({int(index) for batch in self._step_windows for index in batch})
+            raise NotFiniteError(
+                f"step {self.state.global_step + 1}: the gradients are no longer finite (norm {float(norm)}); the weights were "
+                f"not touched. Windows of this step on rank {self.args.process_index}: {windows}. "
+                "Lower --learning_rate, raise --warmup_steps, or use --precision fp32."
+            )
+        return norm
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Groups by learning rate (head, layer-wise decay) and weight decay; the optimiser itself is Trainer's choice."""
+        trained = self.model if model is None else model
+        if self.optimizer is None:
+            groups = parameter_groups(
+                trained,
+                decayed=set(self.get_decay_parameter_names(trained)),
+                weight_decay=self.args.weight_decay,
+                learning_rate=self.args.learning_rate,
+                head_learning_rate=self.args.head_learning_rate,
+                layerwise_lr_decay=self.args.layerwise_lr_decay,
+            )
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            if "params" in options or "optimizer_dict" in options or "model" in options:
+                return super().create_optimizer(model)
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, tuple[Tensor, ...], None]:
+        """The best k logits of each window, its loss and its index; never a whole row of logits."""
+        batch = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            losses, output = self.window_losses(model, batch)
+        mask = batch["attention_mask"].bool() if self.args.loss == "bert" else answer_mask(batch["passage_mask"])
+        reduced = reduce_logits(output.start_logits, output.end_logits, mask, self.decoding.n_best_size)
+        return None, (batch["window_index"], losses, *reduced), None
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Trainer's loop, then the two hooks; the result is kept in `self.evaluation`."""
+        questions: QuestionSet = dataloader.dataset  # type: ignore[assignment]
+        output = super().evaluation_loop(
+            dataloader,
+            description,
+            prediction_loss_only=False,
+            ignore_keys=ignore_keys,
+            metric_key_prefix=metric_key_prefix,
+        )
+        index, losses, *reduced = (np.asarray(array) for array in output.predictions)
+        order = np.argsort(index, kind="stable")
+        if not np.array_equal(index[order], np.arange(len(questions))):
+            raise RuntimeError(f"{questions.name}: {len(index)} windows came back for {len(questions)}: some were lost or doubled")
+        predictions = self.find_spans(questions, WindowScores(*(array[order] for array in reduced)), self.decoding)
+        self.evaluation = self.score_predictions(
+            predictions,
+            questions.golds() if questions.has_golds else None,
+            calibration=self.calibration,
+            name=questions.name,
+            bootstrap_samples=0 if self.is_in_train else self.args.bootstrap_samples,
+        )
+        metrics = {"loss": float(losses.mean()), **self.evaluation.metrics}
+        for key, value in metrics.items():
+            output.metrics[f"{metric_key_prefix}_{key}"] = value
+        return output
+
+    def seal_newest_checkpoint(self) -> None:
+        """Write the manifest when every rank has written its part; only then may older checkpoints go."""
+        self.accelerator.wait_for_everyone()
+        if not self.args.should_save:
+            return
+        output_dir = Path(self.args.output_dir or ".")
+        write_manifest(output_dir / f"checkpoint-{self.state.global_step}")
+        best = self.state.best_model_checkpoint
+        remove_old(output_dir, self._keep_checkpoints, None if best is None else Path(best))
+
+
+class _FollowTraining(TrainerCallback):
+    """Trainer's events that this project acts on."""
+
+    def __init__(self, trainer: QATrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Trainer reaches a sampler's set_epoch only through accelerate's wrapper. After a resume the epoch may
+        # begin in its middle, hence the cut.
+        self.trainer.start_epoch(int(state.epoch or 0))
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Comes after the last file of a checkpoint has been written, on every rank.
+        self.trainer.seal_newest_checkpoint()

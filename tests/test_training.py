@@ -1,0 +1,215 @@
+"""Whole runs of `run_qa.main` on a tiny reader: training, evaluation, resume, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import run_qa
+from qa.checkpoints import MANIFEST, SET_ASIDE_SUFFIX, find_fault
+from qa.errors import InputError, NotFiniteError
+from qa.results import RunRecord, read_record
+from qa.trainer import QATrainer
+
+QUESTIONS = ["--dataset_name", "sample", "--max_train_samples", "21", "--max_eval_samples", "11"]
+# Equal batches make equal padding and so equal rounding: what is compared exactly is evaluated in these.
+BATCH = ["--per_device_eval_batch_size", "3"]
+TRAINING = [
+    *("--do_train", "--do_eval", "--num_train_epochs", "2", "--per_device_train_batch_size", "4"),
+    *(*BATCH, "--learning_rate", "1e-3", "--logging_steps", "1", "--use_cpu", "--seed", "7"),
+    *("--max_seq_length", "96", "--doc_stride", "32", "--max_question_length", "32", "--bootstrap_samples", "0", "--disable_tqdm", "true"),
+]
+
+Run = Callable[..., RunRecord]
+
+
+@pytest.fixture
+def run(tiny_reader: Path, tmp_path: Path) -> Run:
+    """Run `run_qa.main` into a folder under `tmp_path`; returns the record."""
+
+    def go(name: str, *more: str, base: list[str] = TRAINING, model: Path | None = tiny_reader) -> RunRecord:
+        folder = tmp_path / name
+        words = [*base, *QUESTIONS, "--output_dir", str(folder), "--cache_dir", str(tmp_path / "cache"), *more]
+        run_qa.main(words if model is None else [*words, "--model_name_or_path", str(model)])
+        return read_record(folder / ("run.json" if "--do_train" in base else "evaluation-run.json"))
+
+    return go
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def predictions(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_leaves_reader_answers_and_record(run: Run, tmp_path: Path) -> None:
+    record = run("a", "--eval_before_training")
+    folder = tmp_path / "a"
+    assert {path.name for path in folder.iterdir()} >= {
+        *("model.safetensors", "config.json", "tokenizer.json", "calibration.json", "settings.yaml"),
+        *("README.md", "run.json", "data_report.json", "eval"),
+    }
+    assert {path.name for path in (folder / "eval").iterdir()} == {
+        *("predictions.jsonl", "predictions.json", "nbest_predictions.json", "null_odds.json", "metrics.json"),
+    }
+    assert set(record.scores) == {"before", "eval"}
+    assert record.data["train"]["questions"] == 21
+    assert record.data["validation"]["questions"] == 11
+    # Windows of 96 tokens: every one trains once an epoch, in batches of 4.
+    windows = record.data["train"]["windows"]
+    assert windows > 21
+    assert record.training["steps"] == 2 * -(-windows // 4)
+    assert len(record.training["loss_curve"]) == record.training["steps"]
+    assert record.training["tokens"] == pytest.approx(2 * windows * record.data["train"]["window_tokens"]["mean"], rel=1e-3)
+
+
+def test_training_lowers_the_loss_of_what_it_trains_on(run: Run) -> None:
+    record = run("a", "--num_train_epochs", "6", "--learning_rate", "3e-3")
+    curve = [loss for _, loss in record.training["loss_curve"]]
+    steps = len(curve) // 6
+    assert sum(curve[-steps:]) / steps < 0.8 * sum(curve[:steps]) / steps
+
+
+def test_answers_are_pieces_of_the_passage_with_offsets(run: Run, tmp_path: Path) -> None:
+    run("a")
+    dev = json.loads((Path(run_qa.__file__).parent / "qa/datasets/sample/dev.json").read_text(encoding="utf-8"))
+    passages = {q["id"]: p["context"] for a in dev["data"] for p in a["paragraphs"] for q in p["qas"]}
+    rows = predictions(tmp_path / "a" / "eval")
+    assert [row["id"] for row in rows] == list(passages)[:11]
+    for row in rows:
+        assert sum(span["probability"] for span in row["n_best"]) + row["no_answer_probability"] == pytest.approx(1)
+        for span in row["n_best"]:
+            assert passages[row["id"]][span["start"] : span["end"]] == span["text"]
+        if row["answer"]:
+            assert passages[row["id"]][row["start"] : row["end"]] == row["answer"]
+
+
+def test_the_same_command_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
+    first, second = run("a"), run("b")
+    assert first.training["loss_curve"] == second.training["loss_curve"]
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_run_is_evaluated_from_its_folder_alone(run: Run, tmp_path: Path) -> None:
+    trained = run("a")
+    answered = predictions(tmp_path / "a" / "eval")
+    again = run("a", base=["--do_eval", "--use_cpu", "--bootstrap_samples", "0", *BATCH], model=None)
+    assert predictions(tmp_path / "a" / "eval") == answered
+    assert again.scores["eval"].metrics["f1"] == trained.scores["eval"].metrics["f1"]
+    # Windows and decoding come from the run; the threshold is the saved one, no longer an oracle.
+    assert again.settings["max_seq_length"] == 96
+    assert "fit:oracle" in trained.scores["eval"].signature
+    assert "fit:dev" in again.scores["eval"].signature
+
+
+def test_questions_without_answers_are_predicted_and_not_scored(run: Run, tmp_path: Path) -> None:
+    run("a")
+    file = tmp_path / "new.jsonl"
+    file.write_text('{"id": "q1", "question": "What is red?", "context": "The door is red. The wall is blue."}\n')
+    base = ["--do_predict", "--use_cpu", "--test_file", str(file), "--model_name_or_path", str(tmp_path / "a")]
+    record = run("b", base=base, model=None)
+    assert [row["id"] for row in predictions(tmp_path / "b" / "predict")] == ["q1"]
+    assert "f1" not in record.scores["predict"].metrics
+
+
+def test_accumulated_batches_train_as_one_large_batch(run: Run, tmp_path: Path) -> None:
+    plain = ["--dropout", "0", "--num_train_epochs", "1", "--batching", "sorted", "--optim", "sgd"]
+    run("large", *plain, "--per_device_train_batch_size", "6")
+    run("small", *plain, "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "3", "--batching", "sorted")
+    large, small = (read_record(tmp_path / name / "run.json") for name in ("large", "small"))
+    assert large.training["steps"] == small.training["steps"]
+
+
+def test_dropout_zero_and_batch_size_do_not_change_the_first_loss(run: Run) -> None:
+    """The mean over one whole epoch at learning rate 0 is the mean over its windows, however they are batched."""
+    still = ["--dropout", "0", "--learning_rate", "0", "--num_train_epochs", "1", "--logging_steps", "1000"]
+    means = []
+    for name, batch, accumulation in (("a", "1", "1"), ("b", "5", "1"), ("c", "2", "3")):
+        record = run(name, *still, "--per_device_train_batch_size", batch, "--gradient_accumulation_steps", accumulation)
+        means.append(record.scores["eval"].metrics["loss"])
+    assert means == pytest.approx([means[0]] * 3, rel=1e-5)
+
+
+def test_resume_goes_on_with_the_same_losses(run: Run, tmp_path: Path) -> None:
+    saving = ["--save_strategy", "steps", "--save_steps", "5", "--gold", "random"]
+    whole = run("whole", *saving)
+    for step in (5, 10):
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", tmp_path / "cut" / f"checkpoint-{step}")
+    resumed = run("cut", *saving, "--resume_from_checkpoint")
+    assert resumed.training["resumed_from"] == "checkpoint-10"
+    assert resumed.training["loss_curve"] == whole.training["loss_curve"]
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_truncated_checkpoint_is_named_and_passed_over(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saving = ["--save_strategy", "steps", "--save_steps", "5"]
+    whole = run("whole", *saving)
+    for step in (5, 10):
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", tmp_path / "cut" / f"checkpoint-{step}")
+    optimizer = tmp_path / "cut" / "checkpoint-10" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+    resumed = run("cut", *saving, "--resume_from_checkpoint")
+    assert "checkpoint-10 is passed over: optimizer.pt has" in capsys.readouterr().out
+    assert (tmp_path / "cut" / f"checkpoint-10{SET_ASIDE_SUFFIX}").is_dir()
+    assert resumed.training["resumed_from"] == "checkpoint-5"
+    assert resumed.training["loss_curve"] == whole.training["loss_curve"]
+
+
+def test_best_checkpoint_is_kept_and_its_score_comes_back(run: Run, tmp_path: Path) -> None:
+    best = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end", "--save_total_limit", "1"]
+    record = run("a", *best, "--num_train_epochs", "3", "--metric_for_best_model", "loss", "--greater_is_better", "false")
+    losses = [row["eval_loss"] for row in record.training["evaluations"]]
+    assert record.training["best_metric"] == min(losses)
+    assert record.scores["eval"].metrics["loss"] == pytest.approx(min(losses), rel=1e-6)
+    left = sorted(path for path in (tmp_path / "a").glob("checkpoint-*"))
+    assert 1 <= len(left) <= 2
+    assert all(find_fault(path) is None and (path / MANIFEST).is_file() for path in left)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = QATrainer.window_losses
+
+    def poisoned(self: QATrainer, model: Any, batch: Any) -> Any:
+        losses, output = healthy(self, model, batch)
+        return (losses * float("nan") if self.state.global_step == 2 else losses), output
+
+    monkeypatch.setattr(QATrainer, "window_losses", poisoned)
+    with pytest.raises(NotFiniteError, match="step 3: the gradients are no longer finite"):
+        run("a", "--save_strategy", "steps", "--save_steps", "1")
+    assert {path.name for path in (tmp_path / "a").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+    assert not (tmp_path / "a" / "model.safetensors").exists()
+
+
+def test_an_earlier_run_is_not_overwritten_unasked(run: Run, tmp_path: Path) -> None:
+    run("a", "--num_train_epochs", "1")
+    kept = (tmp_path / "a" / "run.json").read_bytes()
+    with pytest.raises(InputError, match="holds an earlier run"):
+        run("a", "--num_train_epochs", "1")
+    assert (tmp_path / "a" / "run.json").read_bytes() == kept
+    run("a", "--num_train_epochs", "1", "--overwrite_output_dir", "true")
+
+
+def test_windows_longer_than_the_encoder_reads_are_refused(run: Run) -> None:
+    with pytest.raises(InputError, match="max_seq_length: 600, but .* reads at most 512 tokens"):
+        run("a", "--max_seq_length", "600")
+
+
+def test_dry_run_prints_and_writes_nothing(run: Run, tmp_path: Path, tiny_reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TRAINING, *QUESTIONS, "--output_dir", str(tmp_path / "dry"), "--cache_dir", str(tmp_path / "cache")]
+    run_qa.main([*words, "--model_name_or_path", str(tiny_reader), "--dry_run"])
+    printed = capsys.readouterr().out
+    assert printed.count("label ") == 3
+    assert "learning_rate: 0.001" in printed
+    assert "parameters train (100.0%)" in printed
+    assert not (tmp_path / "dry").exists()
