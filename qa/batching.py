@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from qa.errors import InputError
-from qa.labels import IntArray, random_gold
-from qa.window_reading import lists, numbers, window_lengths
+from qa.windows.labels import IntArray, random_gold
+from qa.windows.reading import lists, numbers, window_lengths
 
 if TYPE_CHECKING:
     import datasets
@@ -42,7 +42,7 @@ class WindowBatches(torch.utils.data.Dataset[dict[str, Any]]):
 
     Indices are row numbers of the table (evaluation) or `Pick`s (training). A row is a dict of the columns
     that a batch needs, and `window_index`, `weight` and `epoch`. Offsets are left out:
-    `qa.window_reading.window_table` has them. `lengths`: (windows,) tokens, for the samplers.
+    `qa.windows.reading.window_table` has them. `lengths`: (windows,) tokens, for the samplers.
     """
 
     def __init__(self, windows: datasets.Dataset) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qa.calibration import expected_calibration_error
+from qa.confidence.temperature import expected_calibration_error
 from qa.decoding import DecodingSettings, decode
-from qa.final_answers import Calibration, FinalAnswer, choose
+from qa.confidence.final_answers import Calibration, FinalAnswer, choose
 from qa.metrics import (
     Golds,
     Version,
@@ -23,8 +23,8 @@ from qa.metrics import (
     signature,
 )
 from qa.records import Prediction
-from qa.thresholds import cross_fitted_f1, fit_calibration
-from qa.window_reading import window_table
+from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
+from qa.windows.reading import window_table
 
 if TYPE_CHECKING:
     from qa.decoding import WindowScores

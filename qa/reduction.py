@@ -1,7 +1,7 @@
 """From logits to the best k starts and ends of each window, on the device that computed them.
 
 Keeping k numbers a window instead of `seq_len` makes evaluation memory independent of the window length.
-`qa.window_scores.top_k` is the same reduction in NumPy; equal logits keep the lower token index in both.
+`qa.decoding.window_scores.top_k` is the same reduction in NumPy; equal logits keep the lower token index in both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def best_positions(logits: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor
 
 
 def reduce_logits(start_logits: Tensor, end_logits: Tensor, mask: Tensor, k: int) -> tuple[Tensor, ...]:
-    """The fields of `qa.window_scores.WindowScores`, in their order.
+    """The fields of `qa.decoding.window_scores.WindowScores`, in their order.
 
     start_logits, end_logits, mask: (batch, seq_len).
     Returns: `(start_logits, start_tokens, end_logits, end_tokens)`, each (batch, k), and `null_scores`,

@@ -13,22 +13,23 @@ from typing import Any, Literal
 
 import yaml
 
-from qa import data_report, tracking
+from qa import tracking
+from qa.reporting import data_report
 from qa.arguments import NEWEST, SAVED_SETTINGS, Settings
 from qa.batching import WindowBatches, WindowCollator
 from qa.checkpoints import ResumePoint, prepare_output_dir, set_aside
 from qa.datasets import example_from_row
 from qa.errors import InputError
 from qa.files import write_json, write_text
-from qa.final_answers import Calibration, read_calibration
-from qa.model_card import write_model_card
+from qa.confidence.final_answers import Calibration, read_calibration
+from qa.reporting.model_card import write_model_card
 from qa.models import count_parameters, estimate_training_bytes, load_reader, max_positions, resolve_checkpoint
-from qa.outputs import show_answer, write_predictions
+from qa.reporting.predictions import show_answer, write_predictions
 from qa.questions import QuestionSet, Split, load_question_set
 from qa.results import RECORD_NAME, RunRecord, Scores, describe_environment, finite, peak_memory_bytes, write_record
 from qa.tokenizers import load_tokenizer
 from qa.trainer import QATrainer
-from qa.window_reading import describe_window, keep_negative_windows
+from qa.windows.reading import describe_window, keep_negative_windows
 
 logger = logging.getLogger(__name__)
 Stage = Literal["before", "eval", "predict"]

@@ -24,7 +24,7 @@ from qa.errors import NotFiniteError
 from qa.evaluation import Evaluation, find_spans, score_predictions
 from qa.layers import parameter_groups
 from qa.losses import answer_mask, span_loss
-from qa.final_answers import Calibration
+from qa.confidence.final_answers import Calibration
 from qa.models import forward_keys
 from qa.questions import QuestionSet
 from qa.reduction import reduce_logits

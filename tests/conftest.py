@@ -58,7 +58,7 @@ def tiny_bert() -> Iterator[Callable[..., BertForQuestionAnswering]]:
     import torch
     from transformers import BertConfig, BertForQuestionAnswering
 
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": 60,
         "hidden_size": 16,
         "num_hidden_layers": 3,
@@ -89,7 +89,12 @@ def tiny_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny-reader")
     tokenizer = load_tokenizer(resolve_checkpoint(DEFAULT_ENCODER))
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         BertForQuestionAnswering(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)

@@ -23,7 +23,7 @@ from qa.batching import (
     padding_share,
 )
 from qa.errors import InputError
-from qa.labels import random_gold
+from qa.windows.labels import random_gold
 
 GROUPINGS: tuple[Grouping, ...] = ("grouped", "sorted", "padded", "sequential")
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from qa.candidates import _groups
+from qa.decoding.candidates import _groups
 
 
 def test_groups_cover_every_window_once_and_hold_whole_examples() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from reference_decoding import ReferenceWindow, reference_n_best
 
-import qa.candidates
+import qa.decoding.candidates
 from qa.decoding import DecodingSettings, WindowScores, WindowTable, decode, top_k
 from qa.errors import InputError
 from qa.records import Prediction
@@ -246,7 +246,7 @@ def random_question(rng: np.random.Generator, decimals: int | None, masked: floa
 def test_equals_the_reference_procedure(
     monkeypatch: pytest.MonkeyPatch, max_pairs: int, max_context: bool
 ) -> None:
-    monkeypatch.setattr(qa.candidates, "MAX_PAIRS", max_pairs)
+    monkeypatch.setattr(qa.decoding.candidates, "MAX_PAIRS", max_pairs)
     rng = np.random.default_rng(max_pairs + max_context)
     seen: Counter[str] = Counter()
     cases = itertools.product((None, 1, 0), (0.0, 0.3), (1, 2, 4, 20), (1, 3, 30), MODES)

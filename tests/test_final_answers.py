@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qa.errors import InputError
-from qa.final_answers import Calibration, choose, probabilities, read_calibration
+from qa.confidence.final_answers import Calibration, choose, probabilities, read_calibration
 from qa.records import Prediction, Span
 
 

@@ -40,18 +40,18 @@ LAYERS = {
         "qa.metrics.evaluate_module": "datasets evaluate",
     },
     "scores to answers: NumPy only": {
-        "qa.window_scores": "numpy",
-        "qa.candidates": "numpy",
-        "qa.decoding": "numpy",
-        "qa.calibration": "numpy",
-        "qa.final_answers": "numpy",
-        "qa.thresholds": "numpy",
-        "qa.labels": "numpy",
+        "qa.decoding.window_scores": "numpy",
+        "qa.decoding.candidates": "numpy",
+        "qa.decoding.n_best": "numpy",
+        "qa.decoding": "",
+        "qa.confidence.temperature": "numpy",
+        "qa.confidence.final_answers": "numpy",
+        "qa.confidence.thresholds": "numpy",
+        "qa.confidence": "",
     },
     "records and checkpoints on disk": {
         "qa.results": "",
         "qa.checkpoints": "",
-        "qa.model_card": "+huggingface_hub",
         "qa.tracking": "+wandb",
     },
     "files to examples": {
@@ -74,12 +74,13 @@ LAYERS = {
     },
     "examples to windows to batches": {
         "qa.tokenizers": "+tokenizers +transformers",
-        "qa.window_reading": "numpy",
-        "qa.window_columns": "numpy pyarrow +datasets",
-        "qa.windows": "numpy +datasets +pyarrow",
+        "qa.windows.labels": "numpy",
+        "qa.windows.reading": "numpy",
+        "qa.windows.columns": "numpy pyarrow +datasets",
+        "qa.windows.building": "numpy +datasets +pyarrow",
+        "qa.windows": "",
         "qa.batching": "numpy torch",
         "qa.questions": "",
-        "qa.data_report": "numpy",
     },
     "the model, its loss and what of it trains": {
         "qa.losses": "torch",
@@ -107,7 +108,10 @@ LAYERS = {
         "qa.training_arguments": "torch transformers",
         "qa.arguments": "",
         "qa.evaluation": "",
-        "qa.outputs": "",
+        "qa.reporting": "",
+        "qa.reporting.data_report": "numpy",
+        "qa.reporting.predictions": "",
+        "qa.reporting.model_card": "+huggingface_hub",
         "qa.trainer": "numpy torch transformers",
         "qa.session": "yaml",
         "run_qa": "+transformers",
@@ -118,8 +122,7 @@ ORDER = [module for layer in LAYERS.values() for module in layer]
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "wandb", "pyarrow"}
 LIGHT = [
     *("qa.errors", "qa.records", "qa.files", "qa.results", "qa.checkpoints", "qa.tracking"),
-    *("qa.decoding", "qa.candidates", "qa.window_scores", "qa.labels"),
-    *("qa.thresholds", "qa.calibration", "qa.final_answers", "qa.metrics", "qa.metrics.__main__"),
+    *("qa.decoding", "qa.confidence", "qa.windows", "qa.metrics", "qa.metrics.__main__"),
 ]
 """Modules to import on a machine without torch, in milliseconds: whatever they import counts as theirs."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qa.errors import InputError
-from qa.labels import (
+from qa.windows.labels import (
     candidate_golds,
     candidate_token_spans,
     ragged_arange,

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
 def test_relative_files_are_found_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = tmp_path / "here.json", tmp_path / "data/squad/there.json"
     there.parent.mkdir(parents=True)
-    here.touch(), there.touch()
+    here.touch()
+    there.touch()
     (tmp_path / "data/here.json").touch()
     data = DataArguments(
         train_file="here.json", validation_file="squad/there.json", test_file=str(here), data_dir="data"

@@ -97,7 +97,12 @@ def test_one_step_moves_what_trains_and_nothing_else(
 
 
 def test_embeddings_of_electra_are_its_projection_too() -> None:
-    sizes = {"vocab_size": 60, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict[str, Any] = {
+        "vocab_size": 60,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     with torch.device("meta"):
         model = ElectraForQuestionAnswering(ElectraConfig(embedding_size=8, num_hidden_layers=3, **sizes))
     TopLayers(1, train_embeddings=True).adapt(model)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from qa.errors import InputError
-from qa.final_answers import Calibration, choose, probabilities
+from qa.confidence.final_answers import Calibration, choose, probabilities
 from qa.metrics import find_best_threshold, score_questions
 from qa.records import Prediction, Span
-from qa.thresholds import cross_fitted_f1, fit_calibration
+from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
 
 
 def prediction(id_: str, spans: Sequence[tuple[str, float]], null_score: float) -> Prediction:

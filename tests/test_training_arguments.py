@@ -14,7 +14,7 @@ from qa.errors import InputError
 from qa.models import ModelArguments
 from qa.run_settings import DataArguments, MonitoringSettings, OptimizationSettings, RunSettings
 from qa.strategies import STRATEGIES
-from qa.training_arguments import check_interval
+from qa.training_arguments import QATrainingArguments, check_interval
 from qa.windows import WindowSettings
 
 TRAINING_GROUPS = (RunSettings, OptimizationSettings, MonitoringSettings)

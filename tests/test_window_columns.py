@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 from window_cases import Row, build, examples_of, minilm, random_rows, roberta
 
-from qa.window_columns import WindowColumns, layout_windows
+from qa.windows.columns import WindowColumns, layout_windows
 from qa.windows import WindowSettings
 
 

@@ -10,7 +10,7 @@ import pytest
 from window_cases import build, examples_of, minilm, random_rows
 
 from qa.errors import InputError
-from qa.window_reading import describe_window, keep_negative_windows, window_lengths, window_table
+from qa.windows.reading import describe_window, keep_negative_windows, window_lengths, window_table
 from qa.windows import WindowSettings, build_windows
 
 

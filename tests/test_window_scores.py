@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qa.errors import InputError
-from qa.window_scores import WindowTable, top_k
+from qa.decoding.window_scores import WindowTable, top_k
 
 
 def test_top_k_order_missing_entries_and_padding() -> None:

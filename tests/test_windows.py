@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from window_cases import build, examples_of, minilm, random_rows
 
-import qa.window_columns
+import qa.windows.columns
 from qa.errors import InputError
-from qa.window_columns import WindowColumns
-from qa.window_reading import keep_negative_windows, window_table
+from qa.windows.columns import WindowColumns
+from qa.windows.reading import keep_negative_windows, window_table
 from qa.windows import Windows, WindowSettings, build_windows
 
 COLUMNS = {
@@ -179,7 +179,7 @@ def test_whatever_changes_the_windows_changes_the_cache(
         build_windows(examples_of(changed_rows), tokenizer, settings, cache_dir=tmp_path)
         files += 1
         assert len(list(tmp_path.glob("windows-*.arrow"))) == files
-    monkeypatch.setattr("qa.windows.WINDOWS_VERSION", 2)
+    monkeypatch.setattr("qa.windows.building.WINDOWS_VERSION", 2)
     build_windows(examples_of(rows), minilm(), WindowSettings(), cache_dir=tmp_path)
     assert len(list(tmp_path.glob("windows-*.arrow"))) == files + 1
 
@@ -190,8 +190,8 @@ def test_batches_and_processes_do_not_show(tmp_path: Path, monkeypatch: pytest.M
     whole = build_windows(examples, minilm(), settings, cache_dir=None).table[:]
     shared = build_windows(examples, minilm(), settings, cache_dir=tmp_path / "two", num_proc=2)
     assert shared.table[:] == whole
-    monkeypatch.setattr("qa.windows.EXAMPLES_PER_BATCH", 7)
-    monkeypatch.setattr(qa.window_columns, "PASSAGE_CACHE_TOKENS", 100)
+    monkeypatch.setattr("qa.windows.building.EXAMPLES_PER_BATCH", 7)
+    monkeypatch.setattr(qa.windows.columns, "PASSAGE_CACHE_TOKENS", 100)
     assert build_windows(examples, minilm(), settings, cache_dir=None).table[:] == whole
     assert build_windows(examples, minilm(), settings, cache_dir=tmp_path / "small").table[:] == whole
     kept = examples.select([5, 3, 30])

@@ -1,7 +1,7 @@
 """The no-answer threshold and the temperature, fitted on dev questions and kept with the model.
 
 The threshold maximises dev F1, as in Devlin et al. 2019, section 4.3, and SpanBERT (Joshi et al. 2020); the
-temperature makes confidence a probability (Guo et al. 2017). `qa.final_answers` applies them.
+temperature makes confidence a probability (Guo et al. 2017). `qa.confidence.final_answers` applies them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from hashlib import sha256
 
 import numpy as np
 
-from qa.calibration import ReliabilityBin, expected_calibration_error, fit_temperature, reliability
+from qa.confidence.temperature import ReliabilityBin, expected_calibration_error, fit_temperature, reliability
 from qa.errors import InputError
-from qa.final_answers import Calibration, FinalAnswer, choose, probabilities, read_calibration
+from qa.confidence.final_answers import Calibration, FinalAnswer, choose, probabilities, read_calibration
 from qa.metrics import apply_threshold, find_best_threshold, score_questions
 from qa.records import Prediction
 
@@ -44,7 +44,7 @@ def fit_calibration(predictions: Sequence[Prediction], golds: Golds, *, fitted_o
 
     The threshold is the official search's on F1, and None where no question is unanswerable. The
     temperature is the one under which "the answer is an exact match" is forecast best
-    (`qa.calibration.fit_temperature`), given that threshold. Scores of the same questions under their own
+    (`qa.confidence.temperature.fit_temperature`), given that threshold. Scores of the same questions under their own
     threshold are an oracle: see `cross_fitted_f1`. Raises ValueError where predictions and golds are of
     different questions, InputError where there are none.
     """

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qa.errors import InputError
-from qa.labels import ragged_arange
-from qa.window_reading import arrow_columns, holds_answer, lists, numbers, window_lengths
+from qa.windows.labels import ragged_arange
+from qa.windows.reading import arrow_columns, holds_answer, lists, numbers, window_lengths
 
 if TYPE_CHECKING:
     import datasets
@@ -179,7 +179,7 @@ def build_windows(
     import datasets
     from pyarrow import concat_tables
 
-    from qa.window_columns import WindowColumns, window_features
+    from qa.windows.columns import WindowColumns, window_features
 
     columns = WindowColumns.of(tokenizer, settings)
     fingerprint = _fingerprint(examples, columns.content, settings)
@@ -216,7 +216,7 @@ def _fingerprint(examples: datasets.Dataset, tokenizer: str, settings: WindowSet
 
 def _counted(cached: datasets.Dataset, questions: int, settings: WindowSettings) -> Windows:
     """Count what the bookkeeping columns tell, and leave them out of the table."""
-    from qa.window_columns import BOOKKEEPING_TYPES, COLUMN_TYPES
+    from qa.windows.columns import BOOKKEEPING_TYPES, COLUMN_TYPES
 
     places = ["example_index", "passage_start", "passage_end"]
     data = arrow_columns(cached, [*places, "start_positions", *BOOKKEEPING_TYPES])

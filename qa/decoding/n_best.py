@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from qa.candidates import Candidates, search_candidates
+from qa.decoding.candidates import Candidates, search_candidates
 from qa.errors import InputError
 from qa.records import Prediction, Span
-from qa.window_scores import FloatArray, WindowScores, WindowTable, top_k
+from qa.decoding.window_scores import FloatArray, WindowScores, WindowTable, top_k
 
 __all__ = ["DecodingSettings", "Duplicates", "WindowScores", "WindowTable", "decode", "top_k"]
 

@@ -7,7 +7,7 @@ from math import exp, inf, log
 import numpy as np
 import pytest
 
-from qa.calibration import (
+from qa.confidence.temperature import (
     LEAST_PROBABILITY,
     ReliabilityBin,
     expected_calibration_error,

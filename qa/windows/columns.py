@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qa.labels import (
+from qa.windows.labels import (
     Candidates,
     IntArray,
     candidate_golds,

@@ -2,7 +2,7 @@
 
 "No answer" is given where the null score exceeds the best span's by more than a threshold (Devlin et al.
 2019, section 4.3). Confidence is a softmax over a question's pooled n-best with a temperature (Guo et al.
-2017). `qa.thresholds` fits both.
+2017). `qa.confidence.thresholds` fits both.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 from qa.evaluation import Evaluation, finite_null_odds
 from qa.files import write_json, write_json_lines
-from qa.final_answers import FinalAnswer, probabilities
+from qa.confidence.final_answers import FinalAnswer, probabilities
 from qa.records import Example, Prediction
 from qa.results import finite
 

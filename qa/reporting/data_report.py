@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from qa.datasets import write_problem_report
 from qa.files import write_json
-from qa.window_reading import arrow_columns, numbers
+from qa.windows.reading import arrow_columns, numbers
 
 if TYPE_CHECKING:
     from qa.questions import QuestionSet

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from qa import data_report
+from qa.reporting import data_report
 from qa.datasets import LoadedExamples, RecordProblem, table_from_examples
 from qa.evaluation import Evaluation
-from qa.final_answers import Calibration, FinalAnswer, choose
-from qa.model_card import write_model_card
-from qa.outputs import SHOWN_CHARACTERS, show_answer, write_predictions
+from qa.confidence.final_answers import Calibration, FinalAnswer, choose
+from qa.reporting.model_card import write_model_card
+from qa.reporting.predictions import SHOWN_CHARACTERS, show_answer, write_predictions
 from qa.questions import QuestionSet
 from qa.records import Answer, Example, Prediction, Span
 from qa.results import RunRecord, Scores

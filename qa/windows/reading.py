@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qa.decoding import WindowTable
 from qa.errors import InputError
-from qa.labels import stable_hash
+from qa.windows.labels import stable_hash
 
 if TYPE_CHECKING:
     import datasets

@@ -13,7 +13,7 @@ from itertools import count, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from qa.window_scores import BoolArray, FloatArray, IntArray, WindowScores, WindowTable
+from qa.decoding.window_scores import BoolArray, FloatArray, IntArray, WindowScores, WindowTable
 
 MAX_PAIRS = 2_000_000
 """Start-end pairs looked at in one go: it bounds the memory of a search, whatever the data set's size."""
