@@ -77,7 +77,7 @@ def load_question_set(split: Split, data: DataArguments, windows: WindowSettings
         on_bad_record=data.on_bad_record,
         require_answers=split != "test",
         max_samples=data.max_samples(split),
-        shuffle_seed=data.data_seed_for_cuts,
+        shuffle_seed=data.sample_seed,
         cache_dir=cache_dir,
     )
     built = build_windows(

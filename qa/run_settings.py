@@ -116,7 +116,7 @@ class DataArguments:
     max_predict_samples: int | None = field(
         default=None, metadata={"help": "Predict this many questions at most."}
     )
-    data_seed_for_cuts: int | None = field(
+    sample_seed: int | None = field(
         default=None,
         metadata={"help": "Draw those questions at random with this seed; without it, the first ones."},
     )
