@@ -1,10 +1,11 @@
 """Fine-tune, evaluate and ask a span reader: one run, top to bottom.
 
     accelerate launch run_qa.py --config experiments/quickstart.yaml
-    accelerate launch run_qa.py --config experiments/base.yaml experiments/datasets/squad1.yaml --learning_rate 2e-5
+    accelerate launch run_qa.py --config experiments/base.yaml experiments/datasets/squad1.yaml --seed 7
     accelerate launch run_qa.py --model_name_or_path outputs/run --do_predict --test_file questions.json
 
-Cost: the first takes about three minutes on two CPU cores. `--help` lists the settings, `--dry_run` shows what they lead to.
+Cost: the first takes about five minutes on two CPU cores. `--help` lists the settings, `--dry_run` shows what
+they lead to.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from qa.errors import InputError, NotFiniteError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Settings, data, reader, training, scores, files. arguments: words of the command line; None: this process's."""
+    """Settings, data, reader, training, scores, files. arguments: the command line's words, by default."""
     from qa.arguments import parse_settings
 
     settings = parse_settings(arguments)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ class SettingsParser(HfArgumentParser):
     def __init__(self, dataclass_types: Iterable[type], **options: Any) -> None:
         groups = list(dataclass_types)
         super().__init__(groups, allow_abbrev=False, formatter_class=_HelpFormatter, **options)  # type: ignore[arg-type]
+        # argparse takes -1e9 for an option: its own pattern of negative numbers knows no exponent.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
         self.hints = {name: hint for group in groups for name, hint in get_type_hints(group).items()}
         for action in self._actions:
             if action.dest not in self.hints:

@@ -1,19 +1,21 @@
 """From a reader's scores to answers and marks: what happens after the last batch, on every rank alike.
 
-Training-time evaluation, prediction and the predictor all come through here, so that one question gets one answer.
+Training-time evaluation, prediction and the predictor all come through here: one question gets one answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from qa.confidence.temperature import expected_calibration_error
-from qa.decoding import DecodingSettings, decode
 from qa.confidence.final_answers import Calibration, FinalAnswer, choose
+from qa.confidence.temperature import expected_calibration_error
+from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
+from qa.decoding import DecodingSettings, decode
 from qa.metrics import (
     Golds,
+    ThresholdSource,
     Version,
     bootstrap_interval,
     evaluate_squad1,
@@ -23,12 +25,37 @@ from qa.metrics import (
     signature,
 )
 from qa.records import Prediction
-from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
 from qa.windows.reading import window_table
 
 if TYPE_CHECKING:
     from qa.decoding import WindowScores
     from qa.questions import QuestionSet
+
+
+METRIC_NAMES = (
+    *(
+        "loss",
+        "exact_match",
+        "f1",
+        "total",
+        "HasAns_exact",
+        "HasAns_f1",
+        "HasAns_total",
+        "NoAns_exact",
+        "NoAns_f1",
+    ),
+    *(
+        "NoAns_total",
+        "best_exact",
+        "best_exact_thresh",
+        "best_f1",
+        "best_f1_thresh",
+        "cross_fitted_f1",
+        "threshold",
+    ),
+    *("top5_exact", "top5_f1", "top20_exact", "top20_f1", "expected_calibration_error", "temperature"),
+)
+"""What `--metric_for_best_model` may name; HasAns, NoAns, best and threshold need unanswerable questions."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +74,11 @@ class Evaluation:
 
 
 def find_spans(questions: QuestionSet, scores: WindowScores, settings: DecodingSettings) -> list[Prediction]:
-    """Post-processing hook: the n-best spans and the null score of every question, in the order of the examples."""
+    """Post-processing hook: n-best spans and null score of every question, in the order of the examples."""
     table = questions.table
-    return decode(scores, window_table(questions.windows.table), table["context"][:], table["id"][:], settings)
+    return decode(
+        scores, window_table(questions.windows.table), table["context"][:], table["id"][:], settings
+    )
 
 
 def score_predictions(
@@ -58,19 +87,27 @@ def score_predictions(
     *,
     calibration: Calibration | None,
     name: str,
+    threshold: float | None = None,
     bootstrap_samples: int = 0,
 ) -> Evaluation:
     """Metrics hook: answers chosen with a calibration, scored as the official evaluators do.
 
     golds: None where no answers came with the questions: nothing is scored.
-    calibration: the one saved with the reader; None: fitted on these very questions, as SpanBERT's training-time
-        evaluation does, which makes the threshold an oracle (`cross_fitted_f1` is the figure without that advantage).
+    calibration: the one saved with the reader; None: fitted on these very questions, as SpanBERT does while
+        it trains, which makes the threshold an oracle (`cross_fitted_f1` is the figure without that help).
+    threshold: a no-answer threshold given by the user, in place of the calibration's.
     Sets without unanswerable questions are scored by SQuAD 1.1's rules, others by SQuAD 2.0's.
     """
     if golds is None:
-        chosen_with = calibration or Calibration.unfitted(unanswerable=True)
-        return Evaluation(predictions, [choose(prediction, chosen_with) for prediction in predictions], {}, chosen_with)
-    chosen_with = calibration or fit_calibration(predictions, golds, fitted_on=name)
+        chosen_with = _with_threshold(calibration or Calibration.unfitted(unanswerable=True), threshold)
+        return Evaluation(
+            predictions, [choose(prediction, chosen_with) for prediction in predictions], {}, chosen_with
+        )
+    source: ThresholdSource = "oracle" if calibration is None else "dev"
+    source = source if threshold is None else "given"
+    chosen_with = _with_threshold(
+        calibration or fit_calibration(predictions, golds, fitted_on=name), threshold
+    )
     answers = [choose(prediction, chosen_with) for prediction in predictions]
     texts = {answer.id: answer.text for answer in answers}
     version: Version = "1.1" if all(golds.values()) else "2.0"
@@ -80,14 +117,20 @@ def score_predictions(
         golds,
         version=version,
         threshold=chosen_with.threshold,
-        threshold_source="oracle" if calibration is None else "dev",
+        threshold_source=source,
         samples=bootstrap_samples,
     )
     intervals = _intervals(golds, texts, version, bootstrap_samples)
     return Evaluation(predictions, answers, metrics, chosen_with, mark, intervals)
 
 
-def _official(predictions: Sequence[Prediction], golds: Golds, texts: dict[str, str], version: Version) -> dict[str, float]:
+def _with_threshold(calibration: Calibration, threshold: float | None) -> Calibration:
+    return calibration if threshold is None else replace(calibration, threshold=threshold)
+
+
+def _official(
+    predictions: Sequence[Prediction], golds: Golds, texts: dict[str, str], version: Version
+) -> dict[str, float]:
     """Official scores under one pair of names, `exact_match` and `f1`, whatever the version calls them."""
     if version == "1.1":
         return evaluate_squad1(golds, texts)
@@ -127,7 +170,9 @@ def _confidence_metrics(
     return found
 
 
-def _intervals(golds: Golds, texts: dict[str, str], version: Version, samples: int) -> dict[str, tuple[float, float]]:
+def _intervals(
+    golds: Golds, texts: dict[str, str], version: Version, samples: int
+) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals over questions, in percent; none without samples."""
     if not samples:
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,7 +60,9 @@ class QuestionSet:
         return {key: row["text"] for key, row in zip(self.table["id"][:], answers, strict=True)}
 
 
-def load_question_set(split: Split, data: DataArguments, windows: WindowSettings, tokenizer: Any) -> QuestionSet | None:
+def load_question_set(
+    split: Split, data: DataArguments, windows: WindowSettings, tokenizer: Any
+) -> QuestionSet | None:
     """Read, check and cut a split into windows; None where no questions were named for it.
 
     Evaluation and prediction always take the first gold for their loss, whatever trains.
@@ -87,4 +89,5 @@ def load_question_set(split: Split, data: DataArguments, windows: WindowSettings
         cache_dir=cache_dir or default_cache(),
         num_proc=data.preprocessing_num_workers,
     )
-    return QuestionSet(split, examples, built)
+    # Reports name the file as the user did: where it was found is true on one machine only.
+    return QuestionSet(split, replace(examples, source=data.named(split) or source), built)

@@ -1,7 +1,7 @@
 """From logits to the best k starts and ends of each window, on the device that computed them.
 
 Keeping k numbers a window instead of `seq_len` makes evaluation memory independent of the window length.
-`qa.decoding.window_scores.top_k` is the same reduction in NumPy; equal logits keep the lower token index in both.
+`qa.decoding.top_k` is the same reduction in NumPy; equal logits keep the lower token index in both.
 """
 
 from __future__ import annotations

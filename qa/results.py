@@ -126,11 +126,13 @@ def public_record(record: RunRecord, folder: Path) -> RunRecord:
 def public_path(text: str, folder: Path) -> str:
     """A path without what is only true on one machine; any other text as it stands.
 
-    Absolute paths in `folder` become relative to it; of others the last two components stay, behind `.../`.
+    Absolute paths in `folder` become relative to it; of others, and of relative ones that lead out of it,
+    the last two components stay, behind `.../`.
     """
-    if not Path(text).is_absolute() or "\n" in text:
+    leads_out = text.startswith(("../", "..\\"))
+    if not (Path(text).is_absolute() or leads_out) or "\n" in text:
         return text
-    path = Path(os.path.normpath(text))
+    path = Path(os.path.normpath(folder / text))
     if path.is_relative_to(folder):
         return str(path.relative_to(folder))
     return "/".join(("...", *path.parts[1:][-2:]))

@@ -140,8 +140,15 @@ class DataArguments:
         A relative file that is not in the current folder is looked for in `data_dir`. Raises InputError where
         it is in neither.
         """
-        named = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}[split]
-        return self.dataset_name if named is None else self._located(named, f"{split}_file")
+        file = self._file(split)
+        return self.dataset_name if file is None else self._located(file, f"{split}_file")
+
+    def named(self, split: Split) -> str | None:
+        """The same in the user's own words, wherever it lies."""
+        return self._file(split) or self.dataset_name
+
+    def _file(self, split: Split) -> str | None:
+        return {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}[split]
 
     def _located(self, named: str, setting: str) -> str:
         folder = self.data_dir or os.environ.get(DATA_DIR_VARIABLE)

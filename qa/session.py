@@ -14,19 +14,35 @@ from typing import Any, Literal
 import yaml
 
 from qa import tracking
-from qa.reporting import data_report
 from qa.arguments import NEWEST, SAVED_SETTINGS, Settings
 from qa.batching import WindowBatches, WindowCollator
 from qa.checkpoints import ResumePoint, prepare_output_dir, set_aside
+from qa.confidence.final_answers import Calibration, read_calibration
+from qa.configuration import nearest
 from qa.datasets import example_from_row
 from qa.errors import InputError
+from qa.evaluation import METRIC_NAMES
 from qa.files import write_json, write_text
-from qa.confidence.final_answers import Calibration, read_calibration
-from qa.reporting.model_card import write_model_card
-from qa.models import count_parameters, estimate_training_bytes, load_reader, max_positions, resolve_checkpoint
-from qa.reporting.predictions import show_answer, write_predictions
+from qa.models import (
+    count_parameters,
+    estimate_training_bytes,
+    load_reader,
+    max_positions,
+    resolve_checkpoint,
+)
 from qa.questions import QuestionSet, Split, load_question_set
-from qa.results import RECORD_NAME, RunRecord, Scores, describe_environment, finite, peak_memory_bytes, write_record
+from qa.reporting import data_report
+from qa.reporting.model_card import write_model_card
+from qa.reporting.predictions import show_answer, write_predictions
+from qa.results import (
+    RECORD_NAME,
+    RunRecord,
+    Scores,
+    describe_environment,
+    finite,
+    peak_memory_bytes,
+    write_record,
+)
 from qa.tokenizers import load_tokenizer
 from qa.trainer import QATrainer
 from qa.windows.reading import describe_window, keep_negative_windows
@@ -38,14 +54,16 @@ _SPLIT_OF: dict[str, Split] = {"before": "validation", "eval": "validation", "pr
 
 
 class Session:
-    """One run in progress. Every method is one stage; each rank goes through all of them, the main one writes."""
+    """One run in progress. Every method is one stage; each rank goes through all, the main one writes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.args = settings.training
         self.output_dir = Path(self.args.output_dir or ".")
         self.checkpoint = str(settings.model.model_name_or_path)
+        self.resolved = _plain(settings.to_dict())
         self.questions: dict[Split, QuestionSet] = {}
+        self.reports: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, Scores] = {}
         self.training: dict[str, Any] = {}
         self.resume = ResumePoint(None)
@@ -57,7 +75,7 @@ class Session:
             print(text, flush=True)
 
     def prepare_output(self) -> None:
-        """Settle what an earlier run in the same folder means. The first thing written: all input has been read by now."""
+        """Settle what an earlier run in the same folder means. Nothing has been written before this."""
         with self.args.main_process_first(desc="looking at the output folder"):
             self.resume = prepare_output_dir(
                 self.output_dir,
@@ -79,7 +97,9 @@ class Session:
         """Tokenizer, then every split that this run needs."""
         model, data = self.settings.model, self.settings.data
         self.tokenizer = load_tokenizer(
-            resolve_checkpoint(self.checkpoint), revision=model.model_revision, trust_remote_code=model.trust_remote_code
+            resolve_checkpoint(self.checkpoint),
+            revision=model.model_revision,
+            trust_remote_code=model.trust_remote_code,
         )
         evaluates = self.args.do_eval or self.args.eval_strategy != "no"
         needed: dict[Split, bool] = {
@@ -98,16 +118,18 @@ class Session:
 
     def report_data(self) -> None:
         """Print what the questions are."""
-        self.reports = {name: data_report.describe(questions) for name, questions in self.questions.items()}
+        self.reports = {str(split): data_report.describe(found) for split, found in self.questions.items()}
         self.say(data_report.render(self.reports) + "\n")
 
     def load_reader(self) -> None:
-        """The checkpoint with its head, adapted by the strategy; windows longer than it can read are refused."""
+        """The checkpoint with its head, adapted by the strategy; too long windows are refused."""
         trains = self.args.do_train or self.args.dry_run
         model = load_reader(self.settings.model, self.checkpoint, expect_head=not trains)
         longest, limit = self.settings.windows.max_seq_length, max_positions(model)
         if limit is not None and longest > limit:
-            raise InputError(f"max_seq_length: {longest}, but {self.checkpoint} reads at most {limit} tokens; lower it")
+            raise InputError(
+                f"max_seq_length: {longest}, but {self.checkpoint} reads at most {limit} tokens; lower it"
+            )
         if self.settings.windows.segments == "bert" and getattr(model.config, "type_vocab_size", 2) == 1:
             logger.info("%s knows a single segment: all segment ids are 0", self.checkpoint)
         self.model = self.settings.strategy.adapt(model)
@@ -119,33 +141,40 @@ class Session:
 
     def show_dry_run(self) -> None:
         """What the run would be: settings, three windows as a person reads them, memory."""
-        self.say(yaml.safe_dump(_plain(self.settings.to_dict()), sort_keys=True, allow_unicode=True))
+        self.say(yaml.safe_dump(self.resolved, sort_keys=True, allow_unicode=True))
         for questions in self.questions.values():
             for index in range(min(3, len(questions))):
                 self.say(describe_window(questions.windows.table[index], self.tokenizer) + "\n")
             break
         batch, longest = self.args.per_device_train_batch_size, self.settings.windows.max_seq_length
         gigabytes = estimate_training_bytes(self.model, batch, longest) / 1e9
-        self.say(f"One training step takes about {gigabytes:.1f} GB (float32, batch of {batch} x {longest} tokens).")
+        self.say(
+            f"A training step takes about {gigabytes:.1f} GB (float32, batch of {batch} x {longest} tokens)."
+        )
 
     def make_trainer(self) -> QATrainer:
         """The trainer, with the windows that train and the calibration saved with the reader."""
+        best = (self.args.metric_for_best_model or "f1").removeprefix("eval_")
+        if best not in METRIC_NAMES:
+            raise InputError(f"metric_for_best_model: {best}: no such metric; {nearest(best, METRIC_NAMES)}")
         if tracking.wants_wandb(self.args.report_to) and self.is_main:
-            tracking.start(_plain(self.settings.to_dict()), name=self.output_dir.name)
+            tracking.start(self.resolved, name=self.output_dir.resolve().name)
         train = self.questions.get("train")
         windows = None
         if train is not None:
             table = train.windows.table
             if self.args.negative_share < 1:
                 table = table.select(keep_negative_windows(table, self.args.negative_share, self.args.seed))
-                self.say(f"{len(table):,} of {len(train):,} windows train (negative_share {self.args.negative_share})\n")
+                self.say(f"{len(table):,} of {len(train):,} windows train (negative_share)\n")
             windows = WindowBatches(table)
         return QATrainer(
             args=self.args,
             model=self.model,
             train_dataset=windows,
             eval_dataset=self.questions.get("validation"),
-            collator=WindowCollator(self.tokenizer.pad_token_id or 0, self.settings.windows.gold, self.args.seed),
+            collator=WindowCollator(
+                self.tokenizer.pad_token_id or 0, self.settings.windows.gold, self.args.seed
+            ),
             decoding=self.settings.decoding,
             processing_class=self.tokenizer,
             calibration=None if self.args.do_train else self._saved_calibration(),
@@ -154,7 +183,9 @@ class Session:
     def train(self, trainer: QATrainer) -> None:
         """Train, keep the best checkpoint's weights, and save reader, tokenizer and settings."""
         started = time.perf_counter()
-        result = trainer.train(resume_from_checkpoint=None if self.resume.checkpoint is None else str(self.resume.checkpoint))
+        result = trainer.train(
+            resume_from_checkpoint=None if self.resume.checkpoint is None else str(self.resume.checkpoint)
+        )
         history = trainer.state.log_history
         self.training = {
             "steps": trainer.state.global_step,
@@ -169,10 +200,12 @@ class Session:
         }
         trainer.save_model()
         if self.is_main:
-            write_text(self.output_dir / SAVED_SETTINGS, yaml.safe_dump(_plain(self.settings.reader_settings())))
+            write_text(
+                self.output_dir / SAVED_SETTINGS, yaml.safe_dump(_plain(self.settings.reader_settings()))
+            )
 
     def evaluate(self, trainer: QATrainer, stage: Stage) -> None:
-        """Score a split. After training, dev's threshold and temperature are saved with the reader and used from then on."""
+        """Score a split. After training, dev's threshold and temperature are saved with the reader."""
         questions = self.questions[_SPLIT_OF[stage]]
         metrics = trainer.evaluate(questions, metric_key_prefix=stage)  # type: ignore[arg-type]
         evaluation = trainer.evaluation
@@ -204,7 +237,11 @@ class Session:
                 write_model_card(self.output_dir, record)
             self.say("\n" + self._summary())
             if tracking.wants_wandb(self.args.report_to):
-                finals = {f"{stage}/{key}": value for stage, s in self.scores.items() for key, value in s.metrics.items()}
+                finals = {
+                    f"{stage}/{key}": value
+                    for stage, s in self.scores.items()
+                    for key, value in s.metrics.items()
+                }
                 tracking.finish(finals, self.output_dir / name)
         trainer.end()
 
@@ -214,11 +251,11 @@ class Session:
 
     def _record(self) -> RunRecord:
         return RunRecord(
-            name=self.output_dir.name,
+            name=self.output_dir.resolve().name,
             strategy=self.args.strategy,
             model=self.checkpoint,
             command=shlex.join(["run_qa.py", *sys.argv[1:]]),
-            settings=_plain(self.settings.to_dict()),
+            settings=self.resolved,
             data=dict(self.reports),
             scores=self.scores,
             training={**self.training, "peak_memory_bytes": peak_memory_bytes()},
@@ -237,7 +274,11 @@ class Session:
             exact, f1 = scores.metrics["exact_match"], scores.metrics["f1"]
             lines.append(f"{names[stage]:16}{exact:12.2f}{f1:8.2f}{interval}")
         lines += ["", *(f"{names[stage]}: {scores.signature}" for stage, scores in scored.items())]
-        lines += ["", f"Everything lies in {self.output_dir}: " + ", ".join(sorted(p.name for p in self.output_dir.iterdir()))]
+        lines += [
+            "",
+            f"Everything lies in {self.output_dir}: "
+            + ", ".join(sorted(p.name for p in self.output_dir.iterdir())),
+        ]
         return "\n".join(lines)
 
 

@@ -16,28 +16,32 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
-from qa.training_arguments import QATrainingArguments
 from qa.batching import LengthGroupedBatchSampler, WindowCollator, longest_first
 from qa.checkpoints import remove_old, write_manifest
+from qa.confidence.final_answers import Calibration
 from qa.decoding import DecodingSettings, WindowScores
 from qa.errors import NotFiniteError
 from qa.evaluation import Evaluation, find_spans, score_predictions
 from qa.layers import parameter_groups
 from qa.losses import answer_mask, span_loss
-from qa.confidence.final_answers import Calibration
 from qa.models import forward_keys
 from qa.questions import QuestionSet
 from qa.reduction import reduce_logits
+from qa.training_arguments import QATrainingArguments
 
 
 class QATrainer(Trainer):
     """A Trainer that is scored on answers instead of tokens.
 
-    find_spans, score_predictions: the post-processing hooks, `qa.evaluation`'s by default: scores of windows to
-        n-best spans, and spans to metrics. Both run on every rank, so each knows the same metrics.
+    find_spans, score_predictions: the post-processing hooks, `qa.evaluation`'s by default: scores of windows
+        to n-best spans, and spans to metrics. Both run on every rank, so each knows the same metrics.
     calibration: threshold and temperature to answer with; None: fitted anew at every evaluation.
     `evaluation` holds the last evaluation's predictions, answers and metrics.
     """
+
+    args: QATrainingArguments
+    train_dataset: Any  # WindowBatches or None
+    eval_dataset: Any  # QuestionSet or None
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class QATrainer(Trainer):
             processing_class=processing_class,
             callbacks=[*(callbacks or []), _FollowTraining(self)],
         )
-        # compute_loss divides by the windows of the whole optimiser step itself; Trainer must not divide again.
+        # compute_loss divides by the windows of the whole optimiser step; Trainer must not divide again.
         self.model_accepts_loss_kwargs = True
         self.decoding = decoding
         self.calibration = calibration
@@ -81,8 +85,8 @@ class QATrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches from this project's own sampler, already dealt out to the ranks.
 
-        Accelerate's sharding would pad uneven ends with repeated windows; here every window trains exactly once an
-        epoch, whatever the number of ranks, and filler rows weigh nothing.
+        Accelerate's sharding would pad uneven ends with repeated windows; here every window trains exactly
+        once an epoch, whatever the number of ranks, and filler rows weigh nothing.
         """
         windows = self.train_dataset
         if windows is None:
@@ -103,7 +107,7 @@ class QATrainer(Trainer):
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens that have trained so far over all ranks and resumes, padding left out; the sampler knows them by epoch."""
+        """Tokens trained on so far, over all ranks and resumes, padding left out."""
         lengths, per_epoch = self._sampler.lengths, len(self._sampler)
         epochs, batches = divmod(round((self.state.epoch or 0) * per_epoch), per_epoch)
         begun = self._sampler.global_batches(epochs)[:batches]
@@ -120,10 +124,12 @@ class QATrainer(Trainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Windows longest first: little padding, and an out-of-memory shows at once. Order is restored by index."""
+        """Windows longest first: little padding, and a lack of memory shows at once."""
         questions = self.eval_dataset if eval_dataset is None else eval_dataset
         order = longest_first(questions.windows.lengths)
-        return self.accelerator.prepare(self._loader(questions, batch_size=self.args.eval_batch_size, sampler=order))
+        return self.accelerator.prepare(
+            self._loader(questions, batch_size=self.args.eval_batch_size, sampler=order)
+        )
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """The same as for evaluation: one question gets one answer."""
@@ -132,7 +138,7 @@ class QATrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """The batches of one optimiser step and how many windows they hold over all ranks, fillers not counted."""
+        """The batches of one optimiser step, and their windows over all ranks, fillers not counted."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._step_windows = [batch["window_index"] for batch in batches]
         windows = torch.stack([batch["example_weight"].sum() for batch in batches]).sum()
@@ -154,11 +160,15 @@ class QATrainer(Trainer):
         return losses, output
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Sum of the windows' losses over the windows of the whole optimiser step.
 
-        The step's gradient is therefore the mean over its windows, however they fall into ranks and micro-batches.
+        So the step's gradient is the mean over its windows, however they fall into ranks and micro-batches.
         DDP averages gradients over ranks, hence the factor.
         """
         losses, output = self.window_losses(model, inputs)
@@ -171,7 +181,7 @@ class QATrainer(Trainer):
         return None if self.args.loss == "bert" else answer_mask(batch["passage_mask"])
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Trainer's gradient norm, which has to be finite: Trainer itself logs 0.0, trains on and saves NaN weights.
+        """Trainer's gradient norm, made sure to be finite: Trainer would log 0.0, go on and save NaN weights.
 
         Under fp16 an infinite norm is ordinary: the gradient scaler skips the step and halves its scale.
         """
@@ -179,15 +189,15 @@ class QATrainer(Trainer):
         if not self.args.fp16 and not np.isfinite(float(norm)):
             windows = sorted({int(index) for batch in self._step_windows for index in batch})
             raise NotFiniteError(
-                f"step {self.state.global_step + 1}: the gradients are no longer finite (norm {float(norm)}); the weights were "
-                f"not touched. Windows of this step on rank {self.args.process_index}: {windows}. "
-                "Lower --learning_rate, raise --warmup_steps, or use --precision fp32."
+                f"step {self.state.global_step + 1}: the gradients are no longer finite ({float(norm)}); "
+                f"the weights were not touched. Windows of this step on rank {self.args.process_index}: "
+                f"{windows}. Lower --learning_rate, raise --warmup_steps, or use --precision fp32."
             )
         return norm
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Groups by learning rate (head, layer-wise decay) and weight decay; the optimiser itself is Trainer's choice."""
-        trained = self.model if model is None else model
+        """Groups by learning rate (head, layer-wise decay) and weight decay; the optimiser is Trainer's."""
+        trained: Any = self.model if model is None else model
         if self.optimizer is None:
             groups = parameter_groups(
                 trained,
@@ -199,18 +209,24 @@ class QATrainer(Trainer):
             )
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
             if "params" in options or "optimizer_dict" in options or "model" in options:
-                return super().create_optimizer(model)
+                return super().create_optimizer(trained)
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[None, tuple[Tensor, ...], None]:
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Any, None]:
         """The best k logits of each window, its loss and its index; never a whole row of logits."""
         batch = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             losses, output = self.window_losses(model, batch)
-        mask = batch["attention_mask"].bool() if self.args.loss == "bert" else answer_mask(batch["passage_mask"])
+        mask = (
+            batch["attention_mask"].bool() if self.args.loss == "bert" else answer_mask(batch["passage_mask"])
+        )
         reduced = reduce_logits(output.start_logits, output.end_logits, mask, self.decoding.n_best_size)
         return None, (batch["window_index"], losses, *reduced), None
 
@@ -234,19 +250,23 @@ class QATrainer(Trainer):
         index, losses, *reduced = (np.asarray(array) for array in output.predictions)
         order = np.argsort(index, kind="stable")
         if not np.array_equal(index[order], np.arange(len(questions))):
-            raise RuntimeError(f"{questions.name}: {len(index)} windows came back for {len(questions)}: some were lost or doubled")
-        predictions = self.find_spans(questions, WindowScores(*(array[order] for array in reduced)), self.decoding)
+            raise RuntimeError(
+                f"{questions.name}: {len(index)} windows came back for {len(questions)}: lost or doubled"
+            )
+        predictions = self.find_spans(
+            questions, WindowScores(*(array[order] for array in reduced)), self.decoding
+        )
         self.evaluation = self.score_predictions(
             predictions,
             questions.golds() if questions.has_golds else None,
             calibration=self.calibration,
             name=questions.name,
+            threshold=self.args.null_score_diff_threshold,
             bootstrap_samples=0 if self.is_in_train else self.args.bootstrap_samples,
         )
         metrics = {"loss": float(losses.mean()), **self.evaluation.metrics}
-        for key, value in metrics.items():
-            output.metrics[f"{metric_key_prefix}_{key}"] = value
-        return output
+        named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        return output._replace(metrics={**(output.metrics or {}), **named})
 
     def seal_newest_checkpoint(self) -> None:
         """Write the manifest when every rank has written its part; only then may older checkpoints go."""
@@ -266,8 +286,8 @@ class _FollowTraining(TrainerCallback):
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # Trainer reaches a sampler's set_epoch only through accelerate's wrapper. After a resume the epoch may
-        # begin in its middle, hence the cut.
+        # Trainer reaches a sampler's set_epoch only through accelerate's wrapper. After a resume the epoch
+        # may begin in its middle, hence the cut.
         self.trainer.start_epoch(int(state.epoch or 0))
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

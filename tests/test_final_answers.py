@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qa.errors import InputError
 from qa.confidence.final_answers import Calibration, choose, probabilities, read_calibration
+from qa.errors import InputError
 from qa.records import Prediction, Span
 
 

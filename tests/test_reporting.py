@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from qa.reporting import data_report
+from qa.confidence.final_answers import Calibration, FinalAnswer, choose
 from qa.datasets import LoadedExamples, RecordProblem, table_from_examples
 from qa.evaluation import Evaluation
-from qa.confidence.final_answers import Calibration, FinalAnswer, choose
-from qa.reporting.model_card import write_model_card
-from qa.reporting.predictions import SHOWN_CHARACTERS, show_answer, write_predictions
 from qa.questions import QuestionSet
 from qa.records import Answer, Example, Prediction, Span
+from qa.reporting import data_report
+from qa.reporting.model_card import write_model_card
+from qa.reporting.predictions import SHOWN_CHARACTERS, show_answer, write_predictions
 from qa.results import RunRecord, Scores
 from qa.windows import WindowSettings, build_windows
 

@@ -122,7 +122,7 @@ def test_a_record_of_another_schema_is_named_as_such(tmp_path: Path) -> None:
         ("/home/ada/project/../data/squad/dev.json", ".../squad/dev.json"),
         ("/mnt/disk/data/squad/dev.json", ".../squad/dev.json"),
         ("/dev.json", ".../dev.json"),
-        ("../data/dev.json", "../data/dev.json"),
+        ("../data/squad/dev.json", ".../squad/dev.json"),
         ("outputs/run", "outputs/run"),
         ("SpanBERT/spanbert-base-cased", "SpanBERT/spanbert-base-cased"),
         ("packaged:all-MiniLM-L6-v2", "packaged:all-MiniLM-L6-v2"),

@@ -11,11 +11,11 @@ from math import exp, inf, log
 import numpy as np
 import pytest
 
-from qa.errors import InputError
 from qa.confidence.final_answers import Calibration, choose, probabilities
+from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
+from qa.errors import InputError
 from qa.metrics import find_best_threshold, score_questions
 from qa.records import Prediction, Span
-from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
 
 
 def prediction(id_: str, spans: Sequence[tuple[str, float]], null_score: float) -> Prediction:

@@ -13,9 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 import run_qa
+from qa.arguments import parse_settings
 from qa.checkpoints import MANIFEST, SET_ASIDE_SUFFIX, find_fault
 from qa.errors import InputError, NotFiniteError
+from qa.evaluation import METRIC_NAMES
 from qa.results import RunRecord, read_record
+from qa.session import Session
 from qa.trainer import QATrainer
 
 QUESTIONS = ["--dataset_name", "sample", "--max_train_samples", "21", "--max_eval_samples", "11"]
@@ -24,7 +27,18 @@ BATCH = ["--per_device_eval_batch_size", "3"]
 TRAINING = [
     *("--do_train", "--do_eval", "--num_train_epochs", "2", "--per_device_train_batch_size", "4"),
     *(*BATCH, "--learning_rate", "1e-3", "--logging_steps", "1", "--use_cpu", "--seed", "7"),
-    *("--max_seq_length", "96", "--doc_stride", "32", "--max_question_length", "32", "--bootstrap_samples", "0", "--disable_tqdm", "true"),
+    *(
+        "--max_seq_length",
+        "96",
+        "--doc_stride",
+        "32",
+        "--max_question_length",
+        "32",
+        "--bootstrap_samples",
+        "0",
+        "--disable_tqdm",
+        "true",
+    ),
 ]
 
 Run = Callable[..., RunRecord]
@@ -36,7 +50,15 @@ def run(tiny_reader: Path, tmp_path: Path) -> Run:
 
     def go(name: str, *more: str, base: list[str] = TRAINING, model: Path | None = tiny_reader) -> RunRecord:
         folder = tmp_path / name
-        words = [*base, *QUESTIONS, "--output_dir", str(folder), "--cache_dir", str(tmp_path / "cache"), *more]
+        words = [
+            *base,
+            *QUESTIONS,
+            "--output_dir",
+            str(folder),
+            "--cache_dir",
+            str(tmp_path / "cache"),
+            *more,
+        ]
         run_qa.main(words if model is None else [*words, "--model_name_or_path", str(model)])
         return read_record(folder / ("run.json" if "--do_train" in base else "evaluation-run.json"))
 
@@ -48,7 +70,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def predictions(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_a_run_leaves_reader_answers_and_record(run: Run, tmp_path: Path) -> None:
@@ -59,7 +83,13 @@ def test_a_run_leaves_reader_answers_and_record(run: Run, tmp_path: Path) -> Non
         *("README.md", "run.json", "data_report.json", "eval"),
     }
     assert {path.name for path in (folder / "eval").iterdir()} == {
-        *("predictions.jsonl", "predictions.json", "nbest_predictions.json", "null_odds.json", "metrics.json"),
+        *(
+            "predictions.jsonl",
+            "predictions.json",
+            "nbest_predictions.json",
+            "null_odds.json",
+            "metrics.json",
+        ),
     }
     assert set(record.scores) == {"before", "eval"}
     assert record.data["train"]["questions"] == 21
@@ -69,7 +99,9 @@ def test_a_run_leaves_reader_answers_and_record(run: Run, tmp_path: Path) -> Non
     assert windows > 21
     assert record.training["steps"] == 2 * -(-windows // 4)
     assert len(record.training["loss_curve"]) == record.training["steps"]
-    assert record.training["tokens"] == pytest.approx(2 * windows * record.data["train"]["window_tokens"]["mean"], rel=1e-3)
+    assert record.training["tokens"] == pytest.approx(
+        2 * windows * record.data["train"]["window_tokens"]["mean"], rel=1e-3
+    )
 
 
 def test_training_lowers_the_loss_of_what_it_trains_on(run: Run) -> None:
@@ -81,12 +113,16 @@ def test_training_lowers_the_loss_of_what_it_trains_on(run: Run) -> None:
 
 def test_answers_are_pieces_of_the_passage_with_offsets(run: Run, tmp_path: Path) -> None:
     run("a")
-    dev = json.loads((Path(run_qa.__file__).parent / "qa/datasets/sample/dev.json").read_text(encoding="utf-8"))
+    dev = json.loads(
+        (Path(run_qa.__file__).parent / "qa/datasets/sample/dev.json").read_text(encoding="utf-8")
+    )
     passages = {q["id"]: p["context"] for a in dev["data"] for p in a["paragraphs"] for q in p["qas"]}
     rows = predictions(tmp_path / "a" / "eval")
     assert [row["id"] for row in rows] == list(passages)[:11]
     for row in rows:
-        assert sum(span["probability"] for span in row["n_best"]) + row["no_answer_probability"] == pytest.approx(1)
+        assert sum(span["probability"] for span in row["n_best"]) + row[
+            "no_answer_probability"
+        ] == pytest.approx(1)
         for span in row["n_best"]:
             assert passages[row["id"]][span["start"] : span["end"]] == span["text"]
         if row["answer"]:
@@ -115,29 +151,45 @@ def test_a_finished_run_is_evaluated_from_its_folder_alone(run: Run, tmp_path: P
 def test_questions_without_answers_are_predicted_and_not_scored(run: Run, tmp_path: Path) -> None:
     run("a")
     file = tmp_path / "new.jsonl"
-    file.write_text('{"id": "q1", "question": "What is red?", "context": "The door is red. The wall is blue."}\n')
-    base = ["--do_predict", "--use_cpu", "--test_file", str(file), "--model_name_or_path", str(tmp_path / "a")]
+    file.write_text(
+        '{"id": "q1", "question": "What is red?", "context": "The door is red. The wall is blue."}\n'
+    )
+    base = [
+        "--do_predict",
+        "--use_cpu",
+        "--test_file",
+        str(file),
+        "--model_name_or_path",
+        str(tmp_path / "a"),
+    ]
     record = run("b", base=base, model=None)
     assert [row["id"] for row in predictions(tmp_path / "b" / "predict")] == ["q1"]
     assert "f1" not in record.scores["predict"].metrics
 
 
-def test_accumulated_batches_train_as_one_large_batch(run: Run, tmp_path: Path) -> None:
-    plain = ["--dropout", "0", "--num_train_epochs", "1", "--batching", "sorted", "--optim", "sgd"]
-    run("large", *plain, "--per_device_train_batch_size", "6")
-    run("small", *plain, "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "3", "--batching", "sorted")
-    large, small = (read_record(tmp_path / name / "run.json") for name in ("large", "small"))
-    assert large.training["steps"] == small.training["steps"]
+def test_micro_batches_add_up_to_the_gradient_of_one_batch(tiny_reader: Path, tmp_path: Path) -> None:
+    """Nine windows as one batch, or as 4 + 2 + 3 with other neighbours and paddings: one gradient."""
+    where = ["--model_name_or_path", str(tiny_reader), "--output_dir", str(tmp_path / "a")]
+    more = ["--cache_dir", str(tmp_path / "cache"), "--dropout", "0"]
+    session = Session(parse_settings([*TRAINING, *QUESTIONS, *where, *more]))
+    session.load_questions()
+    session.load_reader()
+    session.report_data()
+    trainer = session.make_trainer()
+    rows = trainer.train_dataset.__getitems__(list(range(9)))
 
+    def gradients(*batches: list[Any]) -> dict[str, torch.Tensor]:
+        session.model.zero_grad()
+        for batch in batches:
+            inputs = trainer.data_collator(batch)
+            trainer.compute_loss(session.model, inputs, num_items_in_batch=torch.tensor(9.0)).backward()
+        return {name: p.grad.clone() for name, p in session.model.named_parameters() if p.grad is not None}
 
-def test_dropout_zero_and_batch_size_do_not_change_the_first_loss(run: Run) -> None:
-    """The mean over one whole epoch at learning rate 0 is the mean over its windows, however they are batched."""
-    still = ["--dropout", "0", "--learning_rate", "0", "--num_train_epochs", "1", "--logging_steps", "1000"]
-    means = []
-    for name, batch, accumulation in (("a", "1", "1"), ("b", "5", "1"), ("c", "2", "3")):
-        record = run(name, *still, "--per_device_train_batch_size", batch, "--gradient_accumulation_steps", accumulation)
-        means.append(record.scores["eval"].metrics["loss"])
-    assert means == pytest.approx([means[0]] * 3, rel=1e-5)
+    whole, parts = gradients(rows), gradients(rows[:4], rows[4:6], rows[6:])
+    lengths = {len(row["input_ids"]) for row in rows}
+    assert len(lengths) > 2
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(whole[name], parts[name], rtol=1e-4, atol=1e-7) for name in whole)
 
 
 def test_resume_goes_on_with_the_same_losses(run: Run, tmp_path: Path) -> None:
@@ -152,7 +204,9 @@ def test_resume_goes_on_with_the_same_losses(run: Run, tmp_path: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_truncated_checkpoint_is_named_and_passed_over(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_checkpoint_is_named_and_passed_over(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     saving = ["--save_strategy", "steps", "--save_steps", "5"]
     whole = run("whole", *saving)
     for step in (5, 10):
@@ -167,8 +221,25 @@ def test_a_truncated_checkpoint_is_named_and_passed_over(run: Run, tmp_path: Pat
 
 
 def test_best_checkpoint_is_kept_and_its_score_comes_back(run: Run, tmp_path: Path) -> None:
-    best = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end", "--save_total_limit", "1"]
-    record = run("a", *best, "--num_train_epochs", "3", "--metric_for_best_model", "loss", "--greater_is_better", "false")
+    best = [
+        "--eval_strategy",
+        "epoch",
+        "--save_strategy",
+        "epoch",
+        "--load_best_model_at_end",
+        "--save_total_limit",
+        "1",
+    ]
+    record = run(
+        "a",
+        *best,
+        "--num_train_epochs",
+        "3",
+        "--metric_for_best_model",
+        "loss",
+        "--greater_is_better",
+        "false",
+    )
     losses = [row["eval_loss"] for row in record.training["evaluations"]]
     assert record.training["best_metric"] == min(losses)
     assert record.scores["eval"].metrics["loss"] == pytest.approx(min(losses), rel=1e-6)
@@ -177,7 +248,9 @@ def test_best_checkpoint_is_kept_and_its_score_comes_back(run: Run, tmp_path: Pa
     assert all(find_fault(path) is None and (path / MANIFEST).is_file() for path in left)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     healthy = QATrainer.window_losses
 
     def poisoned(self: QATrainer, model: Any, batch: Any) -> Any:
@@ -200,13 +273,45 @@ def test_an_earlier_run_is_not_overwritten_unasked(run: Run, tmp_path: Path) -> 
     run("a", "--num_train_epochs", "1", "--overwrite_output_dir", "true")
 
 
+def test_a_threshold_given_decides(run: Run, tmp_path: Path) -> None:
+    """Null odds never exceed 1e9 and always exceed -1e9: every question is answered, or none."""
+    run("a", "--null_score_diff_threshold", "1e9")
+    assert all(row["answer"] for row in predictions(tmp_path / "a" / "eval"))
+    base = ["--do_eval", "--use_cpu", "--bootstrap_samples", "0"]
+    record = run("a", "--null_score_diff_threshold", "-1e9", base=base, model=None)
+    assert not any(row["answer"] for row in predictions(tmp_path / "a" / "eval"))
+    assert "fit:given" in record.scores["eval"].signature
+
+
+def test_an_unknown_metric_is_refused_before_training(run: Run) -> None:
+    with pytest.raises(
+        InputError, match=r"metric_for_best_model: exact: no such metric; did you mean top5_exact"
+    ):
+        run("a", "--metric_for_best_model", "exact")
+
+
+def test_metric_names_are_what_evaluations_give(run: Run) -> None:
+    found = set(run("a").scores["eval"].metrics)
+    speed = {"runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time"}
+    assert found - speed == set(METRIC_NAMES)
+
+
 def test_windows_longer_than_the_encoder_reads_are_refused(run: Run) -> None:
-    with pytest.raises(InputError, match="max_seq_length: 600, but .* reads at most 512 tokens"):
+    with pytest.raises(InputError, match=r"max_seq_length: 600, but .* reads at most 512 tokens"):
         run("a", "--max_seq_length", "600")
 
 
-def test_dry_run_prints_and_writes_nothing(run: Run, tmp_path: Path, tiny_reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TRAINING, *QUESTIONS, "--output_dir", str(tmp_path / "dry"), "--cache_dir", str(tmp_path / "cache")]
+def test_dry_run_prints_and_writes_nothing(
+    run: Run, tmp_path: Path, tiny_reader: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        *TRAINING,
+        *QUESTIONS,
+        "--output_dir",
+        str(tmp_path / "dry"),
+        "--cache_dir",
+        str(tmp_path / "cache"),
+    ]
     run_qa.main([*words, "--model_name_or_path", str(tiny_reader), "--dry_run"])
     printed = capsys.readouterr().out
     assert printed.count("label ") == 3

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer
 from window_cases import Row, build, examples_of, minilm, random_rows, roberta
 
-from qa.windows.columns import WindowColumns, layout_windows
 from qa.windows import WindowSettings
+from qa.windows.columns import WindowColumns, layout_windows
 
 
 @pytest.mark.parametrize("name", ["minilm", "roberta", "roberta with prefix space"])

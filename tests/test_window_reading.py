@@ -10,8 +10,8 @@ import pytest
 from window_cases import build, examples_of, minilm, random_rows
 
 from qa.errors import InputError
-from qa.windows.reading import describe_window, keep_negative_windows, window_lengths, window_table
 from qa.windows import WindowSettings, build_windows
+from qa.windows.reading import describe_window, keep_negative_windows, window_lengths, window_table
 
 
 def check_window_table(table: datasets.Dataset) -> None:

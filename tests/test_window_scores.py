@@ -8,8 +8,8 @@ from math import inf
 import numpy as np
 import pytest
 
-from qa.errors import InputError
 from qa.decoding.window_scores import WindowTable, top_k
+from qa.errors import InputError
 
 
 def test_top_k_order_missing_entries_and_padding() -> None:

@@ -13,9 +13,9 @@ from window_cases import build, examples_of, minilm, random_rows
 
 import qa.windows.columns
 from qa.errors import InputError
+from qa.windows import Windows, WindowSettings, build_windows
 from qa.windows.columns import WindowColumns
 from qa.windows.reading import keep_negative_windows, window_table
-from qa.windows import Windows, WindowSettings, build_windows
 
 COLUMNS = {
     "input_ids": datasets.List(datasets.Value("int32")),

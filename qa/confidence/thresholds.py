@@ -13,9 +13,9 @@ from hashlib import sha256
 
 import numpy as np
 
+from qa.confidence.final_answers import Calibration, FinalAnswer, choose, probabilities, read_calibration
 from qa.confidence.temperature import ReliabilityBin, expected_calibration_error, fit_temperature, reliability
 from qa.errors import InputError
-from qa.confidence.final_answers import Calibration, FinalAnswer, choose, probabilities, read_calibration
 from qa.metrics import apply_threshold, find_best_threshold, score_questions
 from qa.records import Prediction
 
@@ -44,9 +44,9 @@ def fit_calibration(predictions: Sequence[Prediction], golds: Golds, *, fitted_o
 
     The threshold is the official search's on F1, and None where no question is unanswerable. The
     temperature is the one under which "the answer is an exact match" is forecast best
-    (`qa.confidence.temperature.fit_temperature`), given that threshold. Scores of the same questions under their own
-    threshold are an oracle: see `cross_fitted_f1`. Raises ValueError where predictions and golds are of
-    different questions, InputError where there are none.
+    (`qa.confidence.temperature.fit_temperature`), given that threshold. Scores of the same questions under
+    their own threshold are an oracle: see `cross_fitted_f1`. Raises ValueError where predictions and golds
+    are of different questions, InputError where there are none.
     """
     _check_match(predictions, golds)
     threshold = None if all(golds.values()) else _fit_threshold(predictions, golds)

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from qa.decoding.candidates import Candidates, search_candidates
+from qa.decoding.window_scores import FloatArray, WindowScores, WindowTable, top_k
 from qa.errors import InputError
 from qa.records import Prediction, Span
-from qa.decoding.window_scores import FloatArray, WindowScores, WindowTable, top_k
 
 __all__ = ["DecodingSettings", "Duplicates", "WindowScores", "WindowTable", "decode", "top_k"]
 

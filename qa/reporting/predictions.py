@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qa.confidence.final_answers import FinalAnswer, probabilities
 from qa.evaluation import Evaluation, finite_null_odds
 from qa.files import write_json, write_json_lines
-from qa.confidence.final_answers import FinalAnswer, probabilities
 from qa.records import Example, Prediction
 from qa.results import finite
 

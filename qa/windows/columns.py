@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qa.tokenizers import PairTemplate, pair_template
 from qa.windows.labels import (
     Candidates,
     IntArray,
@@ -22,7 +23,6 @@ from qa.windows.labels import (
     ragged_arange,
     window_labels,
 )
-from qa.tokenizers import PairTemplate, pair_template
 
 if TYPE_CHECKING:
     import datasets
