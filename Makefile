@@ -9,7 +9,7 @@ OUTPUTS ?= outputs
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help setup quickstart test check lint types clean
+.PHONY: help setup quickstart test check lint types results clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 22
@@ -38,6 +38,9 @@ lint: $(READY)  ## ruff: style and formatting
 
 types: $(READY)  ## mypy
 	$(BIN)/mypy
+
+results: $(READY)  ## print the README's table of results from the committed records
+	$(BIN)/python -m qa.reporting.result_table experiments/results/*.json
 
 clean:  ## remove outputs and caches, keep the virtual environment
 	rm -rf $(OUTPUTS) .pytest_cache .mypy_cache .ruff_cache

@@ -25,9 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = settings.training
 
     from transformers import set_seed
+    from transformers.utils.logging import disable_progress_bar
 
     from qa.session import Session
 
+    disable_progress_bar()  # of reading and writing weights; training has its own
     set_seed(args.seed)
     session = Session(settings)
     session.load_questions()

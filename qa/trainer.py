@@ -264,7 +264,7 @@ class QATrainer(Trainer):
             threshold=self.args.null_score_diff_threshold,
             bootstrap_samples=0 if self.is_in_train else self.args.bootstrap_samples,
         )
-        metrics = {"loss": float(losses.mean()), **self.evaluation.metrics}
+        metrics = {"loss": float(losses.mean()), **self.evaluation.metrics} if questions.has_golds else {}
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return output._replace(metrics={**(output.metrics or {}), **named})
 

@@ -67,6 +67,9 @@ class QATrainingArguments(RunSettings, OptimizationSettings, MonitoringSettings,
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Must stay false."})
 
     def __post_init__(self) -> None:
+        if self.ddp_find_unused_parameters is None:
+            # Every trained parameter is used in every step; looking for others costs a walk of the graph.
+            self.ddp_find_unused_parameters = False
         self._check_values()
         self._check_pairs()
         self._choose_precision()

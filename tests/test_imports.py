@@ -112,6 +112,7 @@ LAYERS = {
         "qa.reporting.data_report": "numpy",
         "qa.reporting.predictions": "",
         "qa.reporting.model_card": "+huggingface_hub",
+        "qa.reporting.result_table": "",
         "qa.trainer": "numpy torch transformers",
         "qa.session": "yaml",
         "run_qa": "+transformers",

@@ -1,0 +1,70 @@
+"""Committed run records -> the README's table of results: `python -m qa.reporting.result_table RECORD ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qa.errors import InputError
+from qa.results import RunRecord, Scores, read_record
+
+HEADER = ("record", "reader", "trained on", "scored on", "EM", "F1", "F1, 95 %", "untrained F1", "training")
+
+
+def result_table(records: Sequence[tuple[str, RunRecord]]) -> str:
+    """A Markdown table, one row per (file name, record), with the signatures of the scores below it.
+
+    EM, F1 and their interval are percent. `training` is wall-clock time on the record's own hardware.
+    """
+    rows = [HEADER, tuple("---" for _ in HEADER), *(_row(name, record) for name, record in records)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", *(f"- `{name}`: `{record.scores['eval'].signature}`" for name, record in records)]
+    return "\n".join(lines)
+
+
+def _row(name: str, record: RunRecord) -> tuple[str, ...]:
+    scores = record.scores["eval"]
+    before = record.scores.get("before")
+    return (
+        f"[{name}](experiments/results/{name}.json)",
+        f"{record.model}, {record.strategy}",
+        _questions(record.data["train"]),
+        _questions(record.data["validation"]),
+        f"{scores.metrics['exact_match']:.1f}",
+        f"{scores.metrics['f1']:.1f}",
+        _interval(scores),
+        f"{before.metrics['f1']:.1f}" if before else "",
+        f"{record.training['seconds'] / 60:.0f} min on {_hardware(record.environment['hardware'])}",
+    )
+
+
+def _questions(report: dict[str, Any]) -> str:
+    return f"{report['questions']:,} of {Path(str(report['source'])).name}"
+
+
+def _interval(scores: Scores) -> str:
+    if "f1" not in scores.intervals:
+        return ""
+    low, high = scores.intervals["f1"]
+    return f"{low:.1f} to {high:.1f}"
+
+
+def _hardware(hardware: dict[str, Any]) -> str:
+    return str(hardware["gpu"]) if "gpu" in hardware else f"{hardware['cores']} CPU cores"
+
+
+def main(paths: Sequence[str]) -> None:
+    """Print the table of the records in `paths`."""
+    if not paths:
+        raise InputError("no records named; give files such as experiments/results/*.json")
+    print(result_table([(Path(path).stem, read_record(Path(path))) for path in paths]))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"qa.reporting.result_table: {error}", file=sys.stderr)
+        sys.exit(2)
