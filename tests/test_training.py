@@ -296,6 +296,37 @@ def test_metric_names_are_what_evaluations_give(run: Run) -> None:
     assert found - speed == set(METRIC_NAMES)
 
 
+OPTIONS = [
+    "--loss bert",
+    "--gold all",
+    "--gold random",
+    "--batching sorted",
+    "--batching padded",
+    "--segments zeros",
+    "--stride_meaning step",
+    "--negative_share 0.3",
+    "--layerwise_lr_decay 0.5",
+    "--head_learning_rate 1e-2",
+    "--label_smoothing_factor 0.2",
+    "--dropout 0.4",
+    "--optim sgd",
+    "--lr_scheduler_type cosine",
+    "--strategy head",
+    "--strategy top_layers --trained_layers 1",
+]
+
+
+def test_every_option_of_training_does_something(run: Run) -> None:
+    """One step into the second epoch, no two of them train alike: none is parsed and then forgotten."""
+    short = ["--max_steps", "22"]
+    curves = {"(none)": run("base", *short).training["loss_curve"]}
+    for number, option in enumerate(OPTIONS):
+        curves[option] = run(f"option-{number}", *short, *option.split()).training["loss_curve"]
+    assert all(len(curve) == 22 for curve in curves.values())
+    seen = {str(curve): option for option, curve in curves.items()}
+    assert len(seen) == len(curves), f"alike: {sorted(set(curves) - set(seen.values()))}"
+
+
 def test_windows_longer_than_the_encoder_reads_are_refused(run: Run) -> None:
     with pytest.raises(InputError, match=r"max_seq_length: 600, but .* reads at most 512 tokens"):
         run("a", "--max_seq_length", "600")
