@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qa.adapters import SAVED_SETTINGS, SavedAdapter, find_adapter, is_portable
 from qa.configuration import COMMAND_LINE, SettingsParser, merge_files, nearest, read_yaml
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NEWEST", "SAVED_SETTINGS", "DataArguments", "ModelArguments", "Settings", "parse_settings"]
 
-SAVED_SETTINGS = "settings.yaml"
 Group = TypeVar("Group")
 
 # In the order of --help.
@@ -78,7 +78,12 @@ class Settings:
     def reader_settings(self) -> dict[str, Any]:
         """What a finished reader must be asked with again: saved beside its weights."""
         groups = dataclasses.asdict(self.windows) | dataclasses.asdict(self.decoding)
-        return {**groups, "loss": self.training.loss}
+        told = {**groups, "loss": self.training.loss}
+        adapter, base = self.strategy.adapter_settings(), str(self.model.model_name_or_path)
+        if adapter is not None:
+            told |= {"strategy": self.training.strategy, **adapter}
+            told |= {"model_name_or_path": base} if is_portable(base) else {}
+        return told
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
@@ -89,7 +94,8 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     of another type, and what cannot be together.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    values, origin, strategy_name = _look_ahead(words)
+    values, origin = _read_files(words)
+    strategy_name, adapter = _look_ahead(words, values, origin)
     strategy_type = _strategy_type(strategy_name)
     if not {"-h", "--help", "--help_all", "--help-all"}.isdisjoint(words):
         print(_help(strategy_name, everything=not {"--help_all", "--help-all"}.isdisjoint(words)), end="")
@@ -100,11 +106,13 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser = _parser((*_GROUPS, strategy_type, remaining_group()))
     _refuse_other_strategies(parser, origin, words, strategy_name)
     parser.apply_defaults(values, origin)
-    saved, place = _saved_reader_settings(parser.parse(words))
+    saved, place = _saved_reader_settings(parser.parse(words), adapter)
     parser.apply_defaults(saved | values, dict.fromkeys(saved, place) | origin)
     told = parser.parse(words)
     if not told.do_train:
         _forget_training(told)
+    if adapter is not None:
+        _begin_with(adapter, told)
     settings = Settings(
         model=_made(ModelArguments, told),
         data=_made(DataArguments, told),
@@ -130,15 +138,59 @@ def _forget_training(told: argparse.Namespace) -> None:
     told.early_stopping_patience = None
 
 
-def _look_ahead(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], str | None]:
-    """What is needed to make the parser: the files' values, the file of each, and the strategy's name."""
+def _read_files(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of the files after --config, and the file of each."""
     parser = SettingsParser((), add_help=False)
     parser.add_argument("--config", nargs="+", action="extend", default=[])
-    parser.add_argument("--strategy")
     named, _ = parser.parse_known_args(list(words))
-    values, origin = merge_files([Path(name) for name in named.config])
-    strategy = named.strategy or values.get("strategy")
-    return values, origin, None if strategy is None else str(strategy)
+    return merge_files([Path(name) for name in named.config])
+
+
+@dataclass
+class _LookAhead:
+    """The settings that decide which other settings there are."""
+
+    strategy: str | None = None
+    model_name_or_path: str | None = None
+    adapter_name_or_path: list[str] | None = None
+    adapter_name: str | None = None
+    output_dir: str | None = RunSettings.output_dir
+    do_train: bool = False
+
+
+def _look_ahead(
+    words: Sequence[str], values: Mapping[str, Any], origin: Mapping[str, str]
+) -> tuple[str | None, SavedAdapter | None]:
+    """The strategy's name, and the adapter that is read, which knows the strategy it was trained by."""
+    parser = SettingsParser([_LookAhead], add_help=False)
+    parser.apply_defaults({key: value for key, value in values.items() if key in parser.names()}, origin)
+    named, _ = parser.parse_known_args(list(words))
+    finished = None if named.do_train else named.output_dir
+    adapter = find_adapter(named.adapter_name_or_path, named.adapter_name, named.model_name_or_path, finished)
+    return (named.strategy if adapter is None else adapter.settle_strategy(named.strategy)), adapter
+
+
+def _begin_with(adapter: SavedAdapter, told: argparse.Namespace) -> None:
+    """Settle model and strategy of a run that reads an adapter: the base, the folder, the hyper-parameters.
+
+    Raises InputError for a hyper-parameter that is not the loaded adapter's: it would have no effect.
+    """
+    told.model_name_or_path = adapter.settle_base(told.model_name_or_path)
+    if adapter.as_model:
+        told.adapter_name_or_path = [adapter.place]
+    kind = STRATEGIES[told.strategy]
+    if _made(kind, told).reader_folder is None:
+        return
+    parser = SettingsParser([kind], add_help=False)
+    saved = {name: value for name, value in adapter.settings.items() if name in parser.names()}
+    parser.apply_defaults(saved, dict.fromkeys(saved, adapter.settings_file))
+    trained = vars(parser.parse([]))
+    for name in saved:
+        if getattr(told, name) != trained[name]:
+            raise InputError(
+                f"{name}: {getattr(told, name)}, but {adapter.place} was trained with {trained[name]}; "
+                "take it out, or train a new adapter beside: --adapter_name NAME"
+            )
 
 
 def _strategy_type(name: str | None) -> type[Strategy]:
@@ -207,12 +259,16 @@ def _refuse_other_strategies(
             )
 
 
-def _saved_reader_settings(named: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _saved_reader_settings(
+    named: argparse.Namespace, adapter: SavedAdapter | None
+) -> tuple[dict[str, Any], str]:
     """Settings saved with the reader that is read, so that nobody has to repeat them, and their file.
 
     A reader that trains on is the one that `model_name_or_path` names: what `output_dir` may hold is an
     earlier run's, and has no say.
     """
+    if adapter is not None:
+        return adapter.reader_settings, adapter.settings_file
     folder = named.model_name_or_path or (None if named.do_train else named.output_dir)
     path = Path(folder or "").expanduser() / SAVED_SETTINGS
     return (read_yaml(path) if folder and path.is_file() else {}), str(path)
@@ -234,6 +290,7 @@ def _cross_check(settings: Settings) -> Settings:
             "label_smoothing_factor: smooths a single gold, but gold is all; drop one of the two"
         )
     settings = dataclasses.replace(settings, model=_settle_model(settings.model, training))
+    settings.strategy.check(settings)
     if training.overwrite_output_dir and training.do_train:
         _refuse_to_delete_inputs(settings)
     return settings
@@ -257,6 +314,8 @@ def _refuse_to_delete_inputs(settings: Settings) -> None:
     doomed = Path(settings.training.output_dir or ".").resolve()
     inputs = {"model_name_or_path": str(settings.model.model_name_or_path), "current folder": str(Path.cwd())}
     inputs |= {f"{split}_file": str(settings.data.source(split)) for split in settings.needed_splits()}
+    adapters = getattr(settings.strategy, "adapter_name_or_path", None) or []
+    inputs |= {f"adapter {place}": place for place in adapters}
     for name, place in inputs.items():
         path = Path(place).expanduser()
         if path.exists() and path.resolve().is_relative_to(doomed):

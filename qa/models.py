@@ -148,6 +148,8 @@ def load_reader(
     except (ValueError, ImportError, RuntimeError, KeyError) as error:
         raise InputError(f"{name_or_path}: cannot become a span reader ({_first_line(error)})") from error
     _check_loaded(model, info, name_or_path, expect_head)
+    # Adapters are saved with their base's name: a packaged encoder's own, not the folder it is installed in.
+    model.name_or_path = model.config.name_or_path = name_or_path
     return model
 
 
@@ -292,8 +294,11 @@ def _layers_kept(model: nn.Module) -> int:
         total, by_depth = len(layers_of(model)), depths(model)
     except InputError:
         return int(getattr(reader_of(model).config, "num_hidden_layers", 0))
+    inside = {id(parameter) for parameter in reader_of(model).parameters()}
+    # What stands outside the reader, prompts and prefixes, enters it at the bottom.
     lowest = min(
-        (by_depth[name] for name, p in model.named_parameters() if p.requires_grad), default=total + 1
+        (by_depth[n] if id(p) in inside else 0 for n, p in model.named_parameters() if p.requires_grad),
+        default=total + 1,
     )
     return total + 1 - max(1, lowest)
 

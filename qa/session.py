@@ -17,7 +17,7 @@ from qa import tracking
 from qa.arguments import NEWEST, SAVED_SETTINGS, Settings
 from qa.batching import WindowBatches, WindowCollator
 from qa.checkpoints import ResumePoint, prepare_output_dir, set_aside
-from qa.confidence.final_answers import Calibration, read_calibration
+from qa.confidence.final_answers import CALIBRATION_NAME, Calibration, read_calibration
 from qa.configuration import nearest
 from qa.datasets import example_from_row
 from qa.errors import InputError
@@ -49,7 +49,6 @@ from qa.windows.reading import describe_window, keep_negative_windows
 
 logger = logging.getLogger(__name__)
 Stage = Literal["before", "eval", "predict"]
-CALIBRATION_NAME = "calibration.json"
 _SPLIT_OF: dict[str, Split] = {"before": "validation", "eval": "validation", "predict": "test"}
 
 
@@ -124,7 +123,8 @@ class Session:
     def load_reader(self) -> None:
         """The checkpoint with its head, adapted by the strategy; too long windows are refused."""
         trains = self.args.do_train or self.args.dry_run
-        model = load_reader(self.settings.model, self.checkpoint, expect_head=not trains)
+        has_adapter = self.settings.strategy.reader_folder is not None
+        model = load_reader(self.settings.model, self.checkpoint, expect_head=not trains and not has_adapter)
         longest, limit = self.settings.windows.max_seq_length, max_positions(model)
         if limit is not None and longest > limit:
             raise InputError(
@@ -167,6 +167,7 @@ class Session:
                 table = table.select(keep_negative_windows(table, self.args.negative_share, self.args.seed))
                 self.say(f"{len(table):,} of {len(train):,} windows train (negative_share)\n")
             windows = WindowBatches(table)
+        strategy = self.settings.strategy
         return QATrainer(
             args=self.args,
             model=self.model,
@@ -178,6 +179,10 @@ class Session:
             decoding=self.settings.decoding,
             processing_class=self.tokenizer,
             calibration=None if self.args.do_train else self._saved_calibration(),
+            callbacks=strategy.callbacks(self.model),
+            undecayed=strategy.undecayed,
+            penalty=strategy.penalty,
+            saved_with={SAVED_SETTINGS: yaml.safe_dump(_plain(self.settings.reader_settings()))},
         )
 
     def train(self, trainer: QATrainer) -> None:
@@ -223,7 +228,9 @@ class Session:
                 write_json(self.output_dir / CALIBRATION_NAME, evaluation.calibration.to_dict())
         if self.is_main:
             write_predictions(self.output_dir / stage, evaluation)
-            for index in range(min(self.args.show_predictions, len(questions.table))):
+            count = min(self.args.show_predictions, len(questions.table))
+            # From all over the set: neighbours mostly ask about one passage.
+            for index in (number * len(questions.table) // count for number in range(count)):
                 example = example_from_row(questions.table[index])
                 self.say(f"\n{show_answer(example, evaluation.answers[index])}")
 
@@ -246,7 +253,7 @@ class Session:
         trainer.end()
 
     def _saved_calibration(self) -> Calibration | None:
-        path = Path(self.checkpoint) / CALIBRATION_NAME
+        path = Path(self.settings.strategy.reader_folder or self.checkpoint) / CALIBRATION_NAME
         return read_calibration(path) if path.is_file() else None
 
     def _record(self) -> RunRecord:

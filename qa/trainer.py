@@ -5,7 +5,7 @@ What it changes, and why, is in the docstring of each method; everything else is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from qa.batching import LengthGroupedBatchSampler, WindowCollator, longest_first
@@ -22,6 +23,7 @@ from qa.confidence.final_answers import Calibration
 from qa.decoding import DecodingSettings, WindowScores
 from qa.errors import NotFiniteError
 from qa.evaluation import Evaluation, find_spans, score_predictions
+from qa.files import write_text
 from qa.layers import parameter_groups
 from qa.losses import answer_mask, span_loss
 from qa.models import forward_keys
@@ -36,6 +38,9 @@ class QATrainer(Trainer):
     find_spans, score_predictions: the post-processing hooks, `qa.evaluation`'s by default: scores of windows
         to n-best spans, and spans to metrics. Both run on every rank, so each knows the same metrics.
     calibration: threshold and temperature to answer with; None: fitted anew at every evaluation.
+    undecayed: parts of names of parameters that are exempt from weight decay, as biases and LayerNorms are.
+    penalty: of the model, a scalar that is added to the training loss.
+    saved_with: file name -> text of what lies beside the weights in every checkpoint.
     `evaluation` holds the last evaluation's predictions, answers and metrics.
     """
 
@@ -57,6 +62,9 @@ class QATrainer(Trainer):
         find_spans: Callable[..., Any] = find_spans,
         score_predictions: Callable[..., Evaluation] = score_predictions,
         callbacks: list[TrainerCallback] | None = None,
+        undecayed: Sequence[str] = (),
+        penalty: Callable[[Any], Tensor | float] | None = None,
+        saved_with: Mapping[str, str] | None = None,
     ) -> None:
         # Trainer finds QA labels only under class names with "QuestionAnswering"; another loses eval_loss.
         args.label_names = ["start_positions", "end_positions"]
@@ -77,6 +85,9 @@ class QATrainer(Trainer):
         self.find_spans = find_spans
         self.score_predictions = score_predictions
         self.evaluation: Evaluation | None = None
+        self.undecayed = tuple(undecayed)
+        self.penalty = penalty or (lambda model: 0.0)
+        self.saved_with = saved_with or {}
         self._forward_keys = forward_keys(model)
         self._step_windows: list[Tensor] = []
         if args.early_stopping_patience is not None:
@@ -169,9 +180,11 @@ class QATrainer(Trainer):
         """Sum of the windows' losses over the windows of the whole optimiser step.
 
         So the step's gradient is the mean over its windows, however they fall into ranks and micro-batches.
-        DDP averages gradients over ranks, hence the factor.
+        DDP averages gradients over ranks, hence the factor. A penalty belongs to every window's loss, so it
+        counts once in a step.
         """
         losses, output = self.window_losses(model, inputs)
+        losses = losses + self.penalty(self.model)
         weights = inputs["example_weight"]
         count = weights.sum() if num_items_in_batch is None else num_items_in_batch / self.args.world_size
         loss = (losses * weights).sum() / count
@@ -194,6 +207,11 @@ class QATrainer(Trainer):
                 f"{windows}. Lower --learning_rate, raise --warmup_steps, or use --precision fp32."
             )
         return norm
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Trainer's choice, without what is `undecayed`."""
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if not any(part in name for part in self.undecayed)]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Groups by learning rate (head, layer-wise decay) and weight decay; the optimiser is Trainer's."""
@@ -267,6 +285,16 @@ class QATrainer(Trainer):
         metrics = {"loss": float(losses.mean()), **self.evaluation.metrics} if questions.has_golds else {}
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return output._replace(metrics={**(output.metrics or {}), **named})
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Trainer's files and `saved_with`, without its pickled arguments, which name local folders."""
+        super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir or ".")
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        for name, text in self.saved_with.items():
+            write_text(folder / name, text)
 
     def seal_newest_checkpoint(self) -> None:
         """Write the manifest when every rank has written its part; only then may older checkpoints go."""

@@ -41,7 +41,12 @@ class PeftModelForExtractiveQuestionAnswering(PeftModelForQuestionAnswering):
     prompts with encoders that number positions as BERT or RoBERTa do; prefixes with those whose attention
     takes `past_key_values`. The head is trained with every adapter: each has its copy, and the base keeps its
     own.
+
+    saved_alone: the adapter that `save_pretrained` writes unless told others, and into the folder itself
+        whatever its name; None: all of them, as peft does.
     """
+
+    saved_alone: str | None = None
 
     def __init__(
         self, model: nn.Module, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any
@@ -224,7 +229,7 @@ class PeftModelForExtractiveQuestionAnswering(PeftModelForQuestionAnswering):
         is_main_process: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Write what was trained, each adapter to its own folder ("default": `save_directory`), as peft does.
+        """Write adapters, as peft does each to its own folder ("default", `saved_alone`: `save_directory`).
 
         Two things differ: no file names a folder of this machine, and where a network computes the prompt
         (P-tuning, prefix with projection) that network is written beside it, to train on from.
@@ -232,7 +237,9 @@ class PeftModelForExtractiveQuestionAnswering(PeftModelForQuestionAnswering):
         model = self.get_base_model()
         if save_embedding_layers == "auto":
             save_embedding_layers = saving.is_vocabulary_resized(model)
+        alone = self.saved_alone if selected_adapters is None else None
         names = list(self.peft_config) if selected_adapters is None else selected_adapters
+        names = names if alone is None else [alone]
         with saving.portable_names(model, self.peft_config.values()):
             given = (safe_serialization, names, save_embedding_layers, is_main_process)
             super().save_pretrained(str(save_directory), *given, **kwargs)
@@ -240,6 +247,8 @@ class PeftModelForExtractiveQuestionAnswering(PeftModelForQuestionAnswering):
             encoder = self.prompt_encoder[name]
             folder = Path(save_directory, "" if name == "default" else name)
             saving.write_prompt_encoder(encoder if prompts.is_resumable(encoder) else None, folder)
+        if alone is not None and is_main_process:
+            saving.move_up(Path(save_directory), alone)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

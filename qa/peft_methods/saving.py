@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from peft import PeftConfig
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
@@ -72,6 +73,19 @@ def write_prompt_encoder(encoder: nn.Module | None, folder: Path) -> None:
     path.unlink(missing_ok=True)
     if encoder is not None:
         save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, path)
+
+
+def move_up(folder: Path, adapter_name: str) -> None:
+    """Bring an adapter's files from peft's folder for it, `folder/adapter_name`, into `folder` itself."""
+    own = folder / adapter_name
+    if adapter_name == "default" or not own.is_dir():
+        return
+    (folder / PROMPT_ENCODER_FILE).unlink(missing_ok=True)
+    for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROMPT_ENCODER_FILE):
+        if (own / name).is_file():
+            (own / name).replace(folder / name)
+    if not any(own.iterdir()):
+        own.rmdir()
 
 
 def read_prompt_encoder(folder_or_name: str, **hub: Any) -> dict[str, Tensor]:

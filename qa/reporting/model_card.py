@@ -45,7 +45,7 @@ def write_model_card(folder: Path, record: RunRecord) -> Path:
         model_name=_name(record),
         base_model=_hub_name(record.model),
         datasets=list(hub_data) or None,
-        library_name="transformers",
+        library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
         pipeline_tag="question-answering",
         tags=["extractive-question-answering", record.strategy],
         eval_results=_eval_results(record) or None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from qa.strategies.base import Strategy
+
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Strategy):
     """Nothing is added and nothing is frozen."""
 
     _argument_group_name: ClassVar[str] = "strategy full"

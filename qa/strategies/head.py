@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from qa.strategies.base import freeze_encoder
+from qa.strategies.base import Strategy, freeze_encoder
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(Strategy):
     """The floor of every comparison: 2 x hidden_size + 2 trained parameters."""
 
     _argument_group_name: ClassVar[str] = "strategy head"

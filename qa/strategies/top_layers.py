@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from qa.errors import InputError
 from qa.layers import depths, layers_of
+from qa.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass(frozen=True)
-class TopLayers:
+class TopLayers(Strategy):
     """How much of the encoder trains, counted from the top."""
 
     _argument_group_name: ClassVar[str] = "strategy top_layers"
