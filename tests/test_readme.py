@@ -14,7 +14,7 @@ from qa.results import read_record
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECORDS = sorted((ROOT / "experiments" / "results").glob("*.json"))
-RECIPES = sorted([ROOT / "experiments" / "quickstart.yaml", *(ROOT / "experiments" / "recipes").glob("*.yaml")])
+RECIPES = [ROOT / "experiments/quickstart.yaml", *sorted(ROOT.glob("experiments/recipes/*.yaml"))]
 
 
 def test_the_table_of_results_is_made_of_the_records() -> None:

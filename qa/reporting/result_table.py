@@ -1,4 +1,4 @@
-"""Committed run records -> the README's table of results: `python -m qa.reporting.result_table RECORD ...`."""
+"""Committed run records -> the README's table of results: `python -m qa.reporting.result_table FILE ...`."""
 
 from __future__ import annotations
 
