@@ -21,6 +21,9 @@ from qa.records import Prediction, Span
 
 FloatArray = npt.NDArray[np.float64]
 
+CALIBRATION_NAME = "calibration.json"
+"""The file beside a reader's weights."""
+
 
 @dataclass(frozen=True)
 class Calibration:
