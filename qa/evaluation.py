@@ -15,6 +15,7 @@ from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
 from qa.decoding import DecodingSettings, decode
 from qa.metrics import (
     Golds,
+    QuestionScores,
     ThresholdSource,
     Version,
     bootstrap_interval,
@@ -63,6 +64,7 @@ class Evaluation:
     """Everything known about a question set after a reader has seen it.
 
     metrics: plain names to numbers, scores in percent. calibration: the one the answers were chosen with.
+    marks: question id -> exact match and F1 of its answer, each 0 to 1; empty where nothing was scored.
     """
 
     predictions: Sequence[Prediction]
@@ -71,6 +73,7 @@ class Evaluation:
     calibration: Calibration
     signature: str = ""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    marks: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def find_spans(questions: QuestionSet, scores: WindowScores, settings: DecodingSettings) -> list[Prediction]:
@@ -120,8 +123,16 @@ def score_predictions(
         threshold_source=source,
         samples=bootstrap_samples,
     )
-    intervals = _intervals(golds, texts, version, bootstrap_samples)
-    return Evaluation(predictions, answers, metrics, chosen_with, mark, intervals)
+    scores = score_questions(golds, texts, version=version)
+    return Evaluation(
+        predictions,
+        answers,
+        metrics,
+        chosen_with,
+        mark,
+        _intervals(scores, bootstrap_samples),
+        {key: (float(exact), scores.f1[key]) for key, exact in scores.exact.items()},
+    )
 
 
 def _with_threshold(calibration: Calibration, threshold: float | None) -> Calibration:
@@ -170,13 +181,10 @@ def _confidence_metrics(
     return found
 
 
-def _intervals(
-    golds: Golds, texts: dict[str, str], version: Version, samples: int
-) -> dict[str, tuple[float, float]]:
+def _intervals(scores: QuestionScores, samples: int) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals over questions, in percent; none without samples."""
     if not samples:
         return {}
-    scores = score_questions(golds, texts, version=version)
     found = {}
     for key, values in (("exact_match", scores.exact), ("f1", scores.f1)):
         low, high = bootstrap_interval(list(values.values()), samples=samples)

@@ -76,22 +76,30 @@ def read_record(path: Path) -> RunRecord:
     """Read a record. Raises InputError where the file is not one, or is one of another schema."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _no_record(path, error) from error
+    return record_of(content, path)
+
+
+def record_of(content: Any, path: Path) -> RunRecord:
+    """The record that JSON values hold; path: the file they are from. Raises InputError as `read_record`."""
+    try:
         schema = content["schema"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not a run record ({_reason(error)}); name a run's {RECORD_NAME}"
-        ) from error
+    except (TypeError, KeyError) as error:
+        raise _no_record(path, error) from error
     if schema != SCHEMA:
         raise InputError(
             f"{path}: a record of schema {schema}, but {SCHEMA} is what is read here; run it again"
         )
     try:
-        scores = {name: _scores(value) for name, value in content.pop("scores").items()}
-        return RunRecord(scores=scores, **content)
+        scores = {name: _scores(value) for name, value in content["scores"].items()}
+        return RunRecord(**{**content, "scores": scores})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a run record ({_reason(error)}); name a run's {RECORD_NAME}"
-        ) from error
+        raise _no_record(path, error) from error
+
+
+def _no_record(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not a run record ({_reason(error)}); name a run's {RECORD_NAME}")
 
 
 def _scores(content: dict[str, Any]) -> Scores:

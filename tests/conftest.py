@@ -102,6 +102,19 @@ def tiny_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def vivid_reader(tiny_reader: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny reader with weights twelve times as large, so that its logits differ by more than rounding."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("vivid") / "reader"
+    shutil.copytree(tiny_reader, folder)
+    weights = load_file(folder / "model.safetensors")
+    vivid = {name: w if "LayerNorm" in name else w * 12 for name, w in weights.items()}
+    save_file(vivid, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 @pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test runs in an empty folder, and no variable says where data is or how precise to be."""

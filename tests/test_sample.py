@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from qa.datasets import load_examples
+from qa.datasets import content_digest, load_examples
 from qa.datasets.sample import sample_path
+from qa.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 DOMAINS = {"history of science", "medicine leaflets", "rules and policies", "travel and sport"}
@@ -163,3 +164,23 @@ def test_no_passage_is_taken_from_squad(files: dict[str, Any], real_data: Path) 
     for context in contexts:
         shared = ours.keys() & set(runs(context))
         assert shared == set(), context[:80]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_one_domain_can_be_taken_by_name(files: dict[str, Any], split: str, tmp_path: Path) -> None:
+    found = {}
+    for domain in sorted(DOMAINS):
+        loaded = load_examples(f"sample:{domain}", split=split, cache_dir=tmp_path)
+        assert loaded.form == "sample"
+        assert loaded.content_sha256 == content_digest(f"sample:{domain}", split)
+        found[domain] = loaded.table["id"][:]
+        inside = {"data": [one for one in files[split]["data"] if one["domain"] == domain]}
+        assert found[domain] == [qa["id"] for _, qa in questions(inside)]
+    assert sum(map(len, found.values())) == sum(1 for _ in questions(files[split]))
+    digests = {content_digest(f"sample:{domain}", split) for domain in DOMAINS}
+    assert len(digests | {content_digest("sample", split)}) == len(DOMAINS) + 1
+
+
+def test_an_unknown_domain_is_refused_with_the_names_of_all(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^sample:cooking: there is no such domain; choose one of history"):
+        load_examples("sample:cooking", cache_dir=tmp_path)

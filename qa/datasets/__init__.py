@@ -6,7 +6,7 @@ first use.
 
 from qa.datasets.checking import RecordProblem
 from qa.datasets.judging import OnBadRecord
-from qa.datasets.load import LoadedExamples, load_examples
+from qa.datasets.load import LoadedExamples, content_digest, load_examples
 from qa.datasets.readers import DATASETS, Reader
 from qa.datasets.report import problem_report, summary, write_problem_report
 from qa.datasets.table import example_from_row, examples_features, table_from_examples
@@ -17,6 +17,7 @@ __all__ = [
     "OnBadRecord",
     "Reader",
     "RecordProblem",
+    "content_digest",
     "example_from_row",
     "examples_features",
     "load_examples",

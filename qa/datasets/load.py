@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,7 +14,7 @@ from qa.datasets.content import content_of
 from qa.datasets.hub import load_hub_rows, read_hub, rows_digest
 from qa.datasets.judging import OnBadRecord, Tally, checked_examples
 from qa.datasets.readers import reader_of
-from qa.datasets.sample import SAMPLE, sample_path
+from qa.datasets.sample import SAMPLE, articles_of_domain, is_sample, sample_domain, sample_path
 from qa.datasets.source import file_digest, local_path
 from qa.datasets.table import count_unanswerable, examples_of, open_examples, write_examples, write_rows
 from qa.errors import InputError
@@ -31,7 +32,7 @@ class LoadedExamples:
     source: what the user named.
     form: squad-1.1, squad-2.0, mrqa, flat-json, flat-jsonl, flat-csv, flat-parquet, hub or sample.
     fingerprint: sha256 over the content, every setting that changes the rows, and the reader's version.
-    content_sha256: of the file as it lies on disk (hub: of the rows).
+    content_sha256: of the file as it lies on disk (hub: of the rows; a domain of the sample: with its name).
     problems: one entry for every record dropped or repaired, in the source's order.
     total, dropped, repaired: records of the whole source, before the cut: total - dropped = rows before the
         cut.
@@ -87,7 +88,8 @@ def load_examples(
 ) -> LoadedExamples:
     """Reads, checks and caches a data set.
 
-    source: a local file in any form of `DATASETS`, plain or gzipped; `sample`; or a hub data set's name.
+    source: a local file in any form of `DATASETS`, plain or gzipped; `sample`, or `sample:` and the name of
+        one of its domains; or a hub data set's name.
     split: of `sample` and of hub data sets; a file is one split and takes no notice.
     config_name, revision: of hub data sets.
     on_bad_record: fail: the first bad record is an error; drop: bad records are left out; repair: those that
@@ -122,7 +124,7 @@ def load_examples(
     return LoadedExamples(
         table=table,
         source=source,
-        form=SAMPLE if source == SAMPLE else manifest["form"],
+        form=SAMPLE if is_sample(source) else manifest["form"],
         fingerprint=fingerprint,
         problems=tuple(problems),
         total=manifest["total"],
@@ -135,16 +137,35 @@ def load_examples(
     )
 
 
+def content_digest(source: str, split: str) -> str | None:
+    """`content_sha256` of a source without reading its questions; None for a data set of the hub.
+
+    Raises: InputError for a file that is not there.
+    """
+    path = sample_path(split) if is_sample(source) else local_path(source)
+    return None if path is None else _digest(path, source)
+
+
+def _digest(path: Path, source: str) -> str:
+    """The file's sha256, and the domain's name where it is one domain of the sample."""
+    digest = file_digest(path, source)
+    domain = sample_domain(source) if is_sample(source) else None
+    return digest if domain is None else hashlib.sha256(f"{digest} {domain}".encode()).hexdigest()
+
+
 def _find(source: str, split: str, config_name: str | None, revision: str | None) -> _Found:
-    path = sample_path(split) if source == SAMPLE else local_path(source)
+    path = sample_path(split) if is_sample(source) else local_path(source)
     if path is None:
         rows = load_hub_rows(source, config_name, split, revision)
         return _Found(f"{source}[{split}]", rows_digest(rows), lambda: ("hub", read_hub(rows)), lambda: True)
-    name = f"{SAMPLE}[{split}]" if source == SAMPLE else source
+    name = f"{source}[{split}]" if is_sample(source) else source
+    domain = sample_domain(source) if is_sample(source) else None
     before = path.stat()
 
     def records() -> tuple[str, Iterator[RawRecord]]:
         content = content_of(path, name)
+        if domain is not None:
+            content = replace(content, head=articles_of_domain(content.head, domain))
         form, reader = reader_of(content)
         return form, reader.read(content)
 
@@ -152,7 +173,7 @@ def _find(source: str, split: str, config_name: str | None, revision: str | None
         after = path.stat()
         return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
-    return _Found(name, file_digest(path, name), records, unchanged)
+    return _Found(name, _digest(path, source), records, unchanged)
 
 
 def _read(found: _Found, path: Path, on_bad_record: OnBadRecord, require_answers: bool) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def write_predictions(folder: Path, evaluation: Evaluation) -> list[Path]:
         exclusive; null for no answer), `probability` of what is answered, `no_answer_probability`,
         `null_score` (null where infinite), and `n_best`, the spans as decoded, whatever the threshold makes
         of them: `text`, `start`, `end`, `score`, `probability`.
+        Where golds came with the questions, also `exact_match` and `f1` of the answer, each 0 to 1.
     `predictions.json`, `nbest_predictions.json`, `null_odds.json`: for official scripts, by question id.
     `metrics.json`: the scores, their signature and intervals; empty where no golds came with the questions.
     """
@@ -56,8 +57,16 @@ def _rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
             "probability": answer.probability,
             "no_answer_probability": answer.null_probability,
             "null_score": prediction.null_score if math.isfinite(prediction.null_score) else None,
+            **_marks(prediction.id, evaluation),
             "n_best": _n_best(prediction, evaluation),
         }
+
+
+def _marks(key: str, evaluation: Evaluation) -> dict[str, float]:
+    if key not in evaluation.marks:
+        return {}
+    exact, f1 = evaluation.marks[key]
+    return {"exact_match": exact, "f1": f1}
 
 
 def _n_best(prediction: Prediction, evaluation: Evaluation) -> list[dict[str, Any]]:
