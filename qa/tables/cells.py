@@ -102,7 +102,8 @@ def fill(
         if contest.result is not None and contest.result.p_value < SIGNIFICANT:
             place = (contest.best, column.name)
             cells[place] = replace(cells[place], significant=True)
-    shown = tuple(row for row in published if set(row.values) & set(table.published.columns.values()))
+    theirs = {table.published.columns.get(column.name) for column in table.columns}
+    shown = tuple(row for row in published if set(row.values) & theirs)
     return FilledTable(table, cells, tuple(contests), placed, shown)
 
 
