@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import shlex
 import sys
@@ -47,7 +46,6 @@ from qa.tokenizers import load_tokenizer
 from qa.trainer import QATrainer
 from qa.windows.reading import describe_window, keep_negative_windows
 
-logger = logging.getLogger(__name__)
 Stage = Literal["before", "eval", "predict"]
 _SPLIT_OF: dict[str, Split] = {"before": "validation", "eval": "validation", "predict": "test"}
 
@@ -130,8 +128,9 @@ class Session:
             raise InputError(
                 f"max_seq_length: {longest}, but {self.checkpoint} reads at most {limit} tokens; lower it"
             )
-        if self.settings.windows.segments == "bert" and getattr(model.config, "type_vocab_size", 2) == 1:
-            logger.info("%s knows a single segment: all segment ids are 0", self.checkpoint)
+        first_rows = (found.windows.table[0]["token_type_ids"] for found in self.questions.values())
+        if getattr(model.config, "type_vocab_size", 2) == 1 and any(max(row) > 0 for row in first_rows):
+            raise InputError(f"segments: {self.checkpoint} knows a single one; add --segments zeros")
         self.model = self.settings.strategy.adapt(model)
         self.parameters = count_parameters(self.model)
         self.say(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import run_qa
 from qa.arguments import parse_settings
@@ -330,6 +330,20 @@ def test_every_option_of_training_does_something(run: Run) -> None:
 def test_windows_longer_than_the_encoder_reads_are_refused(run: Run) -> None:
     with pytest.raises(InputError, match=r"max_seq_length: 600, but .* reads at most 512 tokens"):
         run("a", "--max_seq_length", "600")
+
+
+def test_segments_that_the_encoder_does_not_know_are_refused(
+    run: Run, tmp_path: Path, tiny_reader: Path
+) -> None:
+    shutil.copytree(tiny_reader, tmp_path / "single")
+    config = json.loads((tmp_path / "single" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "single" / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
+    weight = "bert.embeddings.token_type_embeddings.weight"
+    tensors = weights(tiny_reader)
+    save_file(tensors | {weight: tensors[weight][:1].clone()}, tmp_path / "single" / "model.safetensors")
+    with pytest.raises(InputError, match=r"segments: .* knows a single one; add --segments zeros"):
+        run("a", model=tmp_path / "single")
+    run("a", "--segments", "zeros", "--max_steps", "1", model=tmp_path / "single")
 
 
 def test_dry_run_prints_and_writes_nothing(
