@@ -21,7 +21,7 @@ from qa.configuration import nearest
 from qa.datasets import example_from_row
 from qa.errors import InputError
 from qa.evaluation import METRIC_NAMES
-from qa.files import write_json, write_text
+from qa.files import write_json
 from qa.models import (
     count_parameters,
     estimate_training_bytes,
@@ -98,18 +98,12 @@ class Session:
             revision=model.model_revision,
             trust_remote_code=model.trust_remote_code,
         )
-        evaluates = self.args.do_eval or self.args.eval_strategy != "no"
-        needed: dict[Split, bool] = {
-            "train": self.args.do_train,
-            "validation": evaluates or self.args.eval_before_training,
-            "test": self.args.do_predict,
-        }
         with self.args.main_process_first(desc="reading the questions"):
-            for split, wanted in needed.items():
+            for split in self.settings.needed_splits():
                 windows = self.settings.windows
                 # The first gold is what every evaluation loss is taken against, whatever trains.
                 windows = windows if split == "train" else dataclasses.replace(windows, gold="first")
-                found = load_question_set(split, data, windows, self.tokenizer) if wanted else None
+                found = load_question_set(split, data, windows, self.tokenizer)
                 if found is not None:
                     self.questions[split] = found
 
@@ -185,7 +179,7 @@ class Session:
         )
 
     def train(self, trainer: QATrainer) -> None:
-        """Train, keep the best checkpoint's weights, and save reader, tokenizer and settings."""
+        """Train, keep the best checkpoint's weights, and save the reader with all it needs."""
         started = time.perf_counter()
         result = trainer.train(
             resume_from_checkpoint=None if self.resume.checkpoint is None else str(self.resume.checkpoint)
@@ -203,10 +197,6 @@ class Session:
             "evaluations": [finite(row) for row in history if "eval_f1" in row],
         }
         trainer.save_model()
-        if self.is_main:
-            write_text(
-                self.output_dir / SAVED_SETTINGS, yaml.safe_dump(_plain(self.settings.reader_settings()))
-            )
 
     def evaluate(self, trainer: QATrainer, stage: Stage) -> None:
         """Score a split. After training, dev's threshold and temperature are saved with the reader."""

@@ -242,9 +242,9 @@ class QATrainer(Trainer):
         batch = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             losses, output = self.window_losses(model, batch)
-        mask = (
-            batch["attention_mask"].bool() if self.args.loss == "bert" else answer_mask(batch["passage_mask"])
-        )
+        mask = self._softmax_mask(batch)
+        # Padding takes part in BERT's own softmax, but is nothing to answer with.
+        mask = batch["attention_mask"].bool() if mask is None else mask
         reduced = reduce_logits(output.start_logits, output.end_logits, mask, self.decoding.n_best_size)
         return None, (batch["window_index"], losses, *reduced), None
 
