@@ -65,7 +65,10 @@ class RunSettings:
     seed: int = field(default=42, metadata={"help": "Seed of the new head, dropout and the windows' order."})
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
         default="auto",
-        metadata={"help": "auto: bf16 on a GPU that computes in it, else fp32 (never bf16 on a CPU)."},
+        metadata={
+            "help": "auto: bf16 on a GPU that computes in it, else fp32. A CPU with AVX512-BF16 or AMX is "
+            "faster in bf16 too, but has to be asked for it."
+        },
     )
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU also where there is a GPU."})
     # HfArgumentParser takes the second member of the union for the type of a word.

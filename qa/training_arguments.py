@@ -131,7 +131,7 @@ class QATrainingArguments(RunSettings, OptimizationSettings, MonitoringSettings,
             )
 
     def _choose_precision(self) -> None:
-        """Settle `auto`, and refuse half precision where the hardware has none."""
+        """Settle `auto`, and refuse fp16 where the hardware has none; any CPU computes bf16, some fast."""
         has_gpu = not self.use_cpu and torch.cuda.is_available()
         if self.precision != "auto" and (self.bf16 or self.fp16):
             raise InputError("precision: give either --precision or --bf16 / --fp16, not both")
@@ -143,10 +143,8 @@ class QATrainingArguments(RunSettings, OptimizationSettings, MonitoringSettings,
             )
         elif self.precision != "fp32":
             setattr(self, self.precision, True)
-        if self.precision == "bf16" and not (has_gpu or self.use_cpu):
-            raise InputError(
-                "precision bf16: there is no GPU; use fp32, or add --use_cpu (a CPU is slow at it)"
-            )
+        if self.bf16 and not torch.cuda.is_available():
+            self.use_cpu = True  # transformers takes bf16 on a CPU from those only who say so
         if self.fp16 and not (has_gpu or (not self.use_cpu and torch.backends.mps.is_available())):
             raise InputError("fp16: needs a GPU; use --precision fp32 on a CPU")
 

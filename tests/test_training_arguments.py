@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from settings_words import TRAIN, refused, train
 from transformers import TrainingArguments
 
@@ -229,3 +231,12 @@ def test_without_the_command_line(empty_folder: Path) -> None:
     assert (told.eval_strategy, told.do_eval, told.loss) == ("epoch", False, "bert")
     assert told.remove_unused_columns is False
     assert told.logging_nan_inf_filter is False
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU does")
+@pytest.mark.parametrize("asked", [{"precision": "bf16"}, {"bf16": True}])
+def test_bf16_that_was_asked_for_runs_on_a_cpu(asked: dict[str, Any]) -> None:
+    args = QATrainingArguments(output_dir="unused", **asked)
+    assert args.bf16
+    assert args.device.type == "cpu"
+    assert not QATrainingArguments(output_dir="unused").bf16, "auto never takes it on a CPU"
