@@ -47,6 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
         store,
         command=shlex.split(command) if command else launch_command(told.processes),
         jobs=told.jobs,
+        processes=told.processes,
         say=lambda line: print(line, flush=True),
     )
     runner.changed = lambda: _write_now(runner, told)

@@ -59,7 +59,7 @@ class State:
 
 
 class Runner:
-    """Works a table off with `jobs` runs at a time.
+    """Works a table off with `jobs` runs at a time, each of so many processes.
 
     command: what a run's words are appended to (`launch_command` by default): tests and cluster schedulers
     put another here. say: where lines of progress go. changed: called when there are new records.
@@ -71,10 +71,12 @@ class Runner:
         *,
         command: Sequence[str] | None = None,
         jobs: int = 1,
+        processes: int = 1,
         say: Callable[[str], None] = print,
         changed: Callable[[], None] | None = None,
     ) -> None:
-        self.store, self.jobs, self.say, self.changed = store, jobs, say, changed
+        self.store, self.say, self.changed = store, say, changed
+        self.jobs, self.processes = jobs, processes
         self.command = list(launch_command() if command is None else command)
         self.planner = Planner(store.table)
         self.outcome = Outcome()
@@ -250,11 +252,9 @@ class Runner:
         return None if code == 0 else f"  exit code {code}; {end_of_log(self.store.log_path(run))}"
 
     def _environment(self) -> dict[str, str]:
-        """The runner's own, but that several runs at a time share the cores."""
-        environment = dict(os.environ)
-        if self.jobs > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
-        return environment
+        """The runner's own, with the cores dealt out: accelerate gives a process on the CPU one thread."""
+        threads = max(1, (os.cpu_count() or 1) // (self.jobs * self.processes))
+        return {"OMP_NUM_THREADS": str(threads), **os.environ}
 
     def _progress(self, run: Run, record: TableRecord) -> str:
         state = self.look()
