@@ -261,3 +261,24 @@ def test_two_real_rows_through_accelerate(
     assert len(rows) == 2
     assert all(cell.strip() for row in rows for cell in row.strip("|").split("|"))
     assert not list((empty_folder / "outputs" / "tables").glob("*/checkpoint-*"))
+
+
+def test_a_finished_reader_is_evaluated_once_and_nothing_trains_for_it(
+    starts: Path, empty_folder: Path
+) -> None:
+    text = YAML.replace("a: {label: A}", "a: {label: A, finished: 'packaged:all-MiniLM-L6-v2'}")
+    table = table_of(empty_folder, text)
+    runner = fake_runner(empty_folder, table, [])
+    of_row = [run for run in runner.look().plan.runs if run.row == "a"]
+    assert [(run.column, run.trains, run.seed) for run in of_row] == [(None, False, 1), ("travel", False, 1)]
+    words = of_row[0].words(Path("folder"), Path("readers"))
+    assert words[words.index("--model_name_or_path") + 1] == "packaged:all-MiniLM-L6-v2"
+    assert "--resume_from_checkpoint" not in words
+    outcome = runner.run()
+    assert outcome.complete
+    state = runner.look()
+    filled = fill(table, state.plan, state.records)
+    cell = filled.cells["a", "travel"]
+    assert cell.seeds == 1
+    assert cell.mean == filled.records["a", "travel", 1].run.scores["eval"].metrics["f1"]
+    assert filled.records["a", "f1", 1].checkpoint_bytes is None

@@ -26,6 +26,12 @@ def hashes(table: Table) -> dict[tuple[str, str, int], str]:
         ("value: f1,", "valeu: f1,", r"columns: travel: valeu: no such key; did you mean value\?"),
         ("a: {label: A}", "a: {label: A, reader: c}", "rows: a: reader: c; there is a, b"),
         ("a: {label: A}", "a/b: {label: A}", "a/b: names become files"),
+        (
+            "a: {label: A}",
+            "a: {finished: some/reader, reader: b}",
+            "rows: a: finished: such a row trains nothing",
+        ),
+        ("label: B & C,", "finished: some/reader,", "rows: b: finished: such a row trains nothing"),
         ("seeds: [1, 2]", "seeds: [1, x]", "give whole numbers in a list"),
         ("seeds: [1, 2]", "seeds: [1, 1]", "give different whole numbers"),
         ("[1x, 3x]", "[1x, 1x]", "give different values in a list"),

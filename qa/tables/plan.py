@@ -23,7 +23,7 @@ class Run:
     """One command that a table needs.
 
     column: None where the run serves the whole row. trial: the value of the row's grid that it tries.
-    reader: the training whose reader it evaluates; None: it trains itself.
+    reader: the training whose reader it evaluates. finished: a reader made elsewhere that it evaluates.
     grid: what its own settings were chosen by.
     """
 
@@ -35,12 +35,18 @@ class Run:
     asked: Asked = field(hash=False)
     trial: str | None = None
     reader: Run | None = field(default=None, hash=False)
+    finished: str | None = None
     grid: GridResult | None = field(default=None, hash=False)
 
     @cached_property
     def identity(self) -> str:
         """Names its folder: two runs that are asked the same on the same data are one."""
         return self.asked.identity
+
+    @property
+    def trains(self) -> bool:
+        """Whether it makes a reader; False: it evaluates one."""
+        return self.reader is None and self.finished is None
 
     @property
     def file_name(self) -> str:
@@ -58,8 +64,10 @@ class Run:
         settings: dict[str, Setting] = {**self.settings, "output_dir": str(folder)}
         if self.reader is not None:
             settings["model_name_or_path"] = str(readers / self.reader.identity)
+        if self.finished is not None:
+            settings["model_name_or_path"] = self.finished
         # A folder without a whole checkpoint begins anew: no run needs to know whether it is the first.
-        last = ["--resume_from_checkpoint"] if self.reader is None else []
+        last = ["--resume_from_checkpoint"] if self.trains else []
         return [*_words(self.configs, settings), *last]
 
 
@@ -87,7 +95,8 @@ class Planner:
         waiting: set[tuple[str, str, int]] = set()
         for row in self.table.rows:
             for column in self.table.columns:
-                for seed in self.table.seeds:
+                # No seed takes part in reading with a finished reader.
+                for seed in self.table.seeds[: 1 if row.finished else None]:
                     needed = self._cell(row, column, seed, known)
                     for run in needed:
                         runs.setdefault(run.identity, run)
@@ -112,6 +121,8 @@ class Planner:
 
     def _cell(self, row: Row, column: Column, seed: int, known: Mapping[str, float]) -> list[Run]:
         """The runs of a cell in the order they depend on one another; trials alone where they come first."""
+        if row.finished is not None:
+            return [self._evaluation(row, column, seed, None, {**row.settings, **column.settings})]
         trains_own = bool(column.settings) and not column.evaluates and row.reader is None
         trainer = self.table.row(row.reader) if row.reader else row
         trained = self._training(trainer, column if trains_own else None, seed, known)
@@ -181,13 +192,18 @@ class Planner:
         return Run(row.name, column.name if column else None, seed, configs, settings, asked, trial)
 
     def _evaluation(
-        self, row: Row, column: Column, seed: int, trained: Run, settings: Mapping[str, Setting]
+        self, row: Row, column: Column, seed: int, trained: Run | None, settings: Mapping[str, Setting]
     ) -> Run:
-        told: dict[str, Setting] = {**trained.settings, **settings, "do_train": "false", "do_eval": "true"}
-        told["model_name_or_path"] = NO_READER
+        """trained: the run whose reader it is; None: the row names a finished one."""
+        base = {**self.table.settings, "seed": str(seed)} if trained is None else trained.settings
+        configs = (*self.table.configs, *row.configs) if trained is None else trained.configs
         # Every setting of the training is named again, so that what is saved with the reader changes nothing.
-        asked = self._ask(trained.configs, told, trained.asked.settings_sha256)
-        return Run(row.name, column.name, seed, trained.configs, told, asked, reader=trained)
+        told: dict[str, Setting] = {**base, **settings, "do_train": "false", "do_eval": "true"}
+        told["model_name_or_path"] = NO_READER
+        reader = row.finished if trained is None else trained.asked.settings_sha256
+        asked = self._ask(configs, told, reader)
+        place = column.name if column.settings or trained is not None else None
+        return Run(row.name, place, seed, configs, told, asked, reader=trained, finished=row.finished)
 
     def _ask(
         self, configs: Sequence[str], settings: Mapping[str, Setting], reader: str | None = None

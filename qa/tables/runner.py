@@ -233,7 +233,7 @@ class Runner:
                 self.outcome.failed[run.label] = str(fault)
                 self.say(f"{run.label}: failed\n{fault}")
                 return
-            self._seconds[run.reader is None].append(time.monotonic() - started)
+            self._seconds[run.trains].append(time.monotonic() - started)
             self.outcome.finished.append(run.label)
             self.say(self._progress(run, record))
             if self.changed is not None:
@@ -276,7 +276,7 @@ class Runner:
             return None
         mean = {kind: sum(times or both) / len(times or both) for kind, times in seen.items()}
         waiting = state.plan.waiting * mean[True]
-        return (sum(mean[run.reader is None] for run in state.todo) + waiting) / self.jobs
+        return (sum(mean[run.trains] for run in state.todo) + waiting) / self.jobs
 
     def commands(self) -> list[str]:
         """Shell commands of the runs that are to do, readers before what evaluates them.

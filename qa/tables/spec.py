@@ -42,7 +42,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. reader: the row whose reader it evaluates; None: it trains."""
+    """One line of the table. reader: the row whose reader it evaluates. finished: a reader made elsewhere, by
+    its hub or packaged name, that it evaluates. With neither it trains.
+    """
 
     name: str
     label: str
@@ -50,6 +52,7 @@ class Row:
     settings: dict[str, Setting] = field(default_factory=dict)
     grid: Grid | None = None
     reader: str | None = None
+    finished: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Table:
 
 _TABLE = {"title", "note", "columns", "rows", "scales", "published", "plots", "settings", "configs"}
 _SCALE = {"configs", "settings", "seeds", "grid", "rows", "columns", "note", "plots"}
-_ROW = {"label", "configs", "settings", "grid", "reader"}
+_ROW = {"label", "configs", "settings", "grid", "reader", "finished"}
 _COLUMN = {"label", "value", "settings", "evaluates"}
 
 
@@ -156,8 +159,9 @@ def _rows(content: Any, grid: Grid | None, place: str) -> tuple[Row, ...]:
                 label=str(row.get("label", name)),
                 configs=_texts(row.get("configs"), here),
                 settings=_settings(row.get("settings"), here),
-                grid=_row_grid(own, grid, here),
+                grid=_row_grid(own, None if row.get("finished") else grid, here),
                 reader=row.get("reader"),
+                finished=row.get("finished"),
             )
         )
     return tuple(rows)
@@ -224,11 +228,16 @@ def _check_table(table: Table, path: Path) -> None:
         raise InputError(f"{path}: a table needs rows and columns")
     names = [row.name for row in table.rows]
     for row in table.rows:
+        if row.finished is not None and (row.reader is not None or row.grid is not None):
+            raise InputError(
+                f"{path}: rows: {row.name}: finished: such a row trains nothing; drop reader and grid"
+            )
         if row.reader is None:
             continue
         if row.reader not in names or row.reader == row.name:
             raise InputError(f"{path}: rows: {row.name}: reader: {row.reader}; {nearest(row.reader, names)}")
-        if table.row(row.reader).reader is not None:
+        other = table.row(row.reader)
+        if other.reader is not None or other.finished is not None:
             raise InputError(f"{path}: rows: {row.name}: reader: {row.reader} trains nothing itself")
     for name in (*names, *(column.name for column in table.columns)):
         if "/" in name or name.startswith("."):

@@ -120,7 +120,7 @@ class Store:
                 data_sha256=run.asked.data,
                 run=done,
                 marks=marks_of(folder / "eval" / "predictions.jsonl"),
-                checkpoint_bytes=None if run.reader is not None else _weights_bytes(folder),
+                checkpoint_bytes=_weights_bytes(folder) if run.trains else None,
                 # Of a run that outlived its runner, no more than this is known.
                 wall_seconds=round(max(wall_seconds, done.training.get("seconds", 0.0)), 1),
                 attempts=max(1, self.attempts(run)),
@@ -150,7 +150,7 @@ class Store:
 
 
 def _record_name(run: Run) -> str:
-    return RECORD_NAME if run.reader is None else f"evaluation-{RECORD_NAME}"
+    return RECORD_NAME if run.trains else f"evaluation-{RECORD_NAME}"
 
 
 def stale_reasons(run: Run, record: TableRecord | None) -> list[str]:
