@@ -14,7 +14,7 @@ SCALE ?= smoke
 JOBS ?= $(if $(filter smoke,$(SCALE)),2,1)
 TABLES := table-squad1 table-squad2 table-mrqa table-strategies table-fewshot table-transfer table-ablation
 
-.PHONY: help setup quickstart test check lint types results tables clean $(TABLES)
+.PHONY: help setup quickstart test check lint types results compare bench tables clean $(TABLES)
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 22
@@ -45,10 +45,18 @@ types: $(READY)  ## mypy
 	$(BIN)/mypy
 
 results: $(READY)  ## print the README's table of results from the committed records
-	$(BIN)/python -m qa.reporting.result_table experiments/results/*.json
+	$(BIN)/python -m qa.reporting.result_table $(wildcard experiments/results/*.json qa/readers/default/run.json \
+	  qa/readers/default/evaluation-*.json)
+
+compare: $(READY)  ## set runs side by side: RUNS="outputs/a outputs/b" (default: all in outputs) WANDB=entity/project
+	$(BIN)/python experiments/compare.py $(RUNS) $(if $(WANDB),--wandb $(WANDB))
+
+bench: $(READY)  ## speed and memory beside a plain Trainer: a few quiet minutes; PARTS=all, or training decoding ...
+	$(BIN)/python -m experiments.bench $(PARTS)
 
 $(TABLES): table-%: $(READY)
-	$(BIN)/python -m qa.tables $* --scale $(SCALE) --jobs $(JOBS) --outputs $(OUTPUTS)
+	$(BIN)/python -m qa.tables $* --scale $(SCALE) --jobs $(JOBS) --outputs $(OUTPUTS) \
+	  $(if $(REPORT_TO),--report-to $(REPORT_TO))
 
 table-squad1:  ## SQuAD 1.1: runs what is missing, prints ours and published; SCALE=smoke|small|paper JOBS=N
 table-squad2:  ## SQuAD 2.0

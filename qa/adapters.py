@@ -10,9 +10,9 @@ from typing import Any
 
 from qa.configuration import read_yaml
 from qa.errors import InputError
-from qa.models import PACKAGED_ENCODERS
+from qa.hub import ADAPTER_CONFIG, adapter_folder, at_revision, reader_folder, refuse_pickles, short_name
+from qa.models import PACKAGED_ENCODERS, local_folder
 
-ADAPTER_CONFIG = "adapter_config.json"
 SAVED_SETTINGS = "settings.yaml"
 """What a finished reader must be asked with again, beside its weights; an adapter's hyper-parameters, too."""
 
@@ -22,13 +22,13 @@ BASE = "model_name_or_path"
 
 def is_adapter(place: str | Path | None) -> bool:
     """Whether a folder holds an adapter and not a whole model."""
-    folder = Path(place or "").expanduser()
+    folder = local_folder(place or "")
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """A finished adapter. place: its folder as it was named. settings: those saved with it, as text.
+    """A finished adapter. place: its folder or hub name, as given. settings: those saved with it, as text.
 
     as_model: whether it was named in the place of a model.
     """
@@ -39,8 +39,8 @@ class SavedAdapter:
 
     @property
     def folder(self) -> Path:
-        """Its folder."""
-        return Path(self.place).expanduser()
+        """Its folder; that of the hub's cache for one from there."""
+        return adapter_folder(self.place)
 
     @property
     def settings_file(self) -> str:
@@ -70,28 +70,41 @@ class SavedAdapter:
     def settle_base(self, named: str | None) -> str:
         """The model it stands on: the named one, else the one it was made for."""
         if named is None or self.as_model:
-            return base_of(self.folder, self.settings)
-        refuse_other_base(self.folder, self.settings, named)
+            return base_of(self.folder, self.settings, self.place)
+        refuse_other_base(self.folder, self.settings, named, self.place)
         return named
 
 
 def find_adapter(
-    places: Sequence[str] | None, active: str | None, model: str | None, output_dir: str | None
+    places: Sequence[str] | None,
+    active: str | None,
+    model: str | None,
+    output_dir: str | None,
+    *,
+    on_hub: bool = False,
+    revision: str | None = None,
+    allow_pickle: bool = False,
 ) -> SavedAdapter | None:
     """The adapter a run begins with, or asks; None where it has none.
 
     places, active: adapter_name_or_path and adapter_name. model: model_name_or_path, which may be the folder
     of an adapter. output_dir: of a run that trains nothing; it is looked into where nothing else is named.
+    on_hub: whether `model` may also be an adapter's name on the hub; asks the hub. revision: `model`'s there.
+    allow_pickle: take weights in pickles.
     Raises InputError where a named folder holds no adapter, or adapters do not go together.
     """
     if not places:
         place = model or output_dir
-        return _read_adapter(place, as_model=True) if place and is_adapter(place) else None
+        if place and is_adapter(place):
+            return _read_adapter(place, as_model=True, allow_pickle=allow_pickle)
+        if model and on_hub and is_adapter(reader_folder(model, revision)):
+            return _read_adapter(at_revision(model, revision), as_model=True, allow_pickle=allow_pickle)
+        return None
     if is_adapter(model):
         raise InputError(
             f"model_name_or_path: {model}: is an adapter, too; leave it out, or name their model"
         )
-    found = [_read_adapter(place) for place in places]
+    found = [_read_adapter(place, allow_pickle=allow_pickle) for place in places]
     for other in found[1:]:
         for name in ("strategy", BASE):
             first, second = found[0].settings.get(name), other.settings.get(name)
@@ -100,47 +113,50 @@ def find_adapter(
                     f"adapter_name_or_path: {found[0].place} and {other.place} have not the same {name} "
                     f"({first}, {second}), so they cannot share a model; drop one of the two"
                 )
-    return next((one for one in found if one.folder.resolve().name == active), found[0])
+    return next((one for one in found if short_name(one.place) == active), found[0])
 
 
-def _read_adapter(place: str, *, as_model: bool = False) -> SavedAdapter:
-    if not is_adapter(place):
+def _read_adapter(place: str, *, as_model: bool = False, allow_pickle: bool = False) -> SavedAdapter:
+    folder = adapter_folder(place, allow_pickle=allow_pickle)
+    if not is_adapter(folder):
         raise InputError(
             f"adapter_name_or_path: {place}: holds no adapter ({ADAPTER_CONFIG}); name the folder of a "
-            "finished adapter run, or one of its checkpoints"
+            "finished adapter run, one of its checkpoints, or an adapter of the hub"
         )
-    file = Path(place).expanduser() / SAVED_SETTINGS
+    if not allow_pickle:
+        refuse_pickles(folder, place)
+    file = folder / SAVED_SETTINGS
     return SavedAdapter(place, read_yaml(file) if file.is_file() else {}, as_model)
 
 
-def base_of(folder: Path, saved: Mapping[str, Any]) -> str:
+def base_of(folder: Path, saved: Mapping[str, Any], place: str | None = None) -> str:
     """The model under an adapter: a hub or packaged name, or a folder that is found.
 
     saved: the settings saved with the adapter. A base that lay in a folder is known by that folder's name
-    alone, and looked for in the current folder and beside the adapter.
+    alone, and looked for in the current folder and beside the adapter. place: what the adapter was named by.
     Raises InputError where the base has to be named.
     """
     if saved.get(BASE):
         return str(saved[BASE])
     recorded = str(_config(folder).get("base_model_name_or_path") or "")
-    for place in (Path(recorded), folder.resolve().parent / recorded, folder.resolve().parents[1] / recorded):
-        if recorded and (place / "config.json").is_file():
-            return str(place)
+    for near in (Path(recorded), folder.resolve().parent / recorded, folder.resolve().parents[1] / recorded):
+        if recorded and (near / "config.json").is_file():
+            return str(near)
     if "/" in recorded or recorded in PACKAGED_ENCODERS:
         return recorded
     raise InputError(
-        f"{folder}: an adapter of the model {recorded or '(not recorded)'}, which lies neither here nor "
-        f"beside it; name it: --model_name_or_path MODEL --adapter_name_or_path {folder}"
+        f"{place or folder}: an adapter of the model {recorded or '(not recorded)'}, which lies neither here "
+        f"nor beside it; name it: --model_name_or_path MODEL --adapter_name_or_path {place or folder}"
     )
 
 
-def refuse_other_base(folder: Path, saved: Mapping[str, Any], model: str) -> None:
-    """Raises InputError where an adapter was certainly made for another model than the named one."""
+def refuse_other_base(folder: Path, saved: Mapping[str, Any], model: str, place: str) -> None:
+    """Raises InputError where an adapter, named as `place`, was certainly made for another model."""
     recorded = str(saved.get(BASE) or _config(folder).get("base_model_name_or_path") or "")
     is_sure = "/" in recorded or recorded in PACKAGED_ENCODERS
     if is_sure and recorded != model and not Path(model).expanduser().exists():
         raise InputError(
-            f"model_name_or_path: {model}, but {folder} is an adapter of {recorded}; leave "
+            f"model_name_or_path: {model}, but {place} is an adapter of {recorded}; leave "
             "model_name_or_path out"
         )
 

@@ -14,7 +14,8 @@ from qa.adapters import SAVED_SETTINGS, SavedAdapter, find_adapter, is_portable
 from qa.configuration import COMMAND_LINE, SettingsParser, merge_files, nearest, read_yaml
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
-from qa.models import DEFAULT_ENCODER, ModelArguments
+from qa.hub import reader_folder
+from qa.models import DEFAULT_ENCODER, ModelArguments, local_folder
 from qa.run_settings import (
     NEWEST,
     DataArguments,
@@ -154,6 +155,8 @@ class _LookAhead:
     model_name_or_path: str | None = None
     adapter_name_or_path: list[str] | None = None
     adapter_name: str | None = None
+    model_revision: str | None = None
+    allow_pickle_weights: bool = False
     output_dir: str | None = RunSettings.output_dir
     do_train: bool = False
 
@@ -166,7 +169,16 @@ def _look_ahead(
     parser.apply_defaults({key: value for key, value in values.items() if key in parser.names()}, origin)
     named, _ = parser.parse_known_args(list(words))
     finished = None if named.do_train else named.output_dir
-    adapter = find_adapter(named.adapter_name_or_path, named.adapter_name, named.model_name_or_path, finished)
+    adapter = find_adapter(
+        named.adapter_name_or_path,
+        named.adapter_name,
+        named.model_name_or_path,
+        finished,
+        # A training names an adapter of the hub as one: what it is asked must not depend on the network.
+        on_hub=not named.do_train,
+        revision=named.model_revision,
+        allow_pickle=named.allow_pickle_weights,
+    )
     return (named.strategy if adapter is None else adapter.settle_strategy(named.strategy)), adapter
 
 
@@ -178,6 +190,8 @@ def _begin_with(adapter: SavedAdapter, told: argparse.Namespace) -> None:
     told.model_name_or_path = adapter.settle_base(told.model_name_or_path)
     if adapter.as_model:
         told.adapter_name_or_path = [adapter.place]
+        # It was the adapter's, where that is on the hub.
+        told.model_revision = told.model_revision if local_folder(adapter.place).exists() else None
     kind = STRATEGIES[told.strategy]
     if _made(kind, told).reader_folder is None:
         return
@@ -270,7 +284,10 @@ def _saved_reader_settings(
     if adapter is not None:
         return adapter.reader_settings, adapter.settings_file
     folder = named.model_name_or_path or (None if named.do_train else named.output_dir)
-    path = Path(folder or "").expanduser() / SAVED_SETTINGS
+    place = (
+        local_folder(folder or "") if named.do_train else reader_folder(folder or "", named.model_revision)
+    )
+    path = place / SAVED_SETTINGS
     return (read_yaml(path) if folder and path.is_file() else {}), str(path)
 
 
@@ -288,6 +305,11 @@ def _cross_check(settings: Settings) -> Settings:
     if training.label_smoothing_factor and settings.windows.gold == "all":
         raise InputError(
             "label_smoothing_factor: smooths a single gold, but gold is all; drop one of the two"
+        )
+    if training.batching == "packed" and settings.model.attn_implementation is not None:
+        raise InputError(
+            "attn_implementation: packed batches have an attention of their own; take it out, or use "
+            "--batching grouped"
         )
     settings = dataclasses.replace(settings, model=_settle_model(settings.model, training))
     settings.strategy.check(settings)

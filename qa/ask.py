@@ -1,7 +1,8 @@
 """Ask a reader about documents in the terminal.
 
-    python -m qa.ask --model outputs/run --context-file report.pdf "Who signed the contract?"
-    cat notes.md | python -m qa.ask --model outputs/run --context-file - "When is the deadline?" --json
+    python -m qa.ask --context-file report.pdf "Who signed the contract?"
+    cat notes.md | python -m qa.ask --context-file - "When is the deadline?" --json
+    python -m qa.ask --model outputs/run --context-file report.pdf
 
 Without a question it asks for questions until an empty line.
 """
@@ -16,14 +17,30 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from qa.documents import STANDARD_INPUT, read_document
 from qa.errors import InputError
+from qa.models import DEFAULT_READER
+
+if TYPE_CHECKING:
+    from qa.predictor import QuestionAnswerer
 
 NO_ANSWER = "The passage does not tell"
 LONGEST_SENTENCE = 300
 """Characters shown on each side of an answer at most."""
+EXAMPLES = """\
+examples:
+  python -m qa.ask --context-file report.pdf "Who signed the contract?"
+  python -m qa.ask --context-file a.html --context-file b.md "When is the deadline?"
+  cat notes.txt | python -m qa.ask --context-file - "Who pays?" --json
+  python -m qa.ask --context-file report.pdf     asks for questions; an empty line ends
+"""
+LEAST_SHOWN = 0.01
+"""Probability of a runner-up that is printed at all."""
+
+SPANS_LOOKED_AT = 20
+"""For every answer shown: most of the best spans are cuts of the same one."""
 
 BOLD, DIM, PLAIN = "\033[1;33m", "\033[2m", "\033[0m"
 _SENTENCE_END = re.compile(
@@ -33,9 +50,14 @@ _SENTENCE_END = re.compile(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the command line's question, or questions until an empty line. Returns the exit status."""
-    told = _parser().parse_args(arguments)
-    if told.question is None and STANDARD_INPUT in told.context_file:
+    told = _parser().parse_intermixed_args(arguments)
+    asked = " ".join(told.question).strip()
+    if told.question and not asked:
+        raise InputError("the question is empty; write one, or leave it out to be asked for some")
+    if not told.question and STANDARD_INPUT in told.context_file:
         raise InputError("--context-file -: standard input is the document, so give the question as a word")
+    if told.top_k < 1:
+        raise InputError(f"--top-k: {told.top_k} is out of range; give 1 or more")
     contexts = [read_document(name) for name in told.context_file]
     from transformers.utils import logging
 
@@ -45,24 +67,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Warnings of a reader, such as a question that was cut, are one line here.
     warnings.showwarning = lambda message, *_: print(f"qa.ask: {message}", file=sys.stderr)  # type: ignore[assignment]
     reader = QuestionAnswerer(told.model, device=told.device)
-    questions: Iterable[str] = _typed() if told.question is None else [told.question]
+    questions: Iterable[str] = [asked] if asked else _typed()
     for question in questions:
-        answers: list[Any] = list(reader.rank(question, contexts, top_k=told.top_k))
+        answers = ask(reader, question, contexts, top_k=told.top_k)
         if told.json:
             print(json.dumps(to_json(question, answers, contexts, told.context_file), ensure_ascii=False))
         else:
             print(to_text(answers, contexts, told.context_file, colours=wants_colours(sys.stdout)))
+            if not asked:
+                print()
         if told.html:
             _write_page(told.html, reader, question, contexts[answers[0]["context"] or 0], told.top_k)
         sys.stdout.flush()
     return 0
 
 
+def ask(
+    reader: QuestionAnswerer, question: str, contexts: Sequence[str], *, top_k: int
+) -> list[dict[str, Any]]:
+    """At most `top_k` different answers, best first: whole words, no text twice, none inside another.
+
+    "The passage does not tell" is among them where the reader's threshold was fitted for it.
+    """
+    from qa.predicting.answers import apart
+
+    ranked = reader.rank(question, contexts, top_k=SPANS_LOOKED_AT * top_k, **_manner(reader))
+    return [dict(answer) for answer in apart(ranked)[:top_k]]
+
+
+def _manner(reader: QuestionAnswerer) -> dict[str, Any]:
+    knows_unanswerable = reader.calibration.threshold is not None
+    return {
+        "handle_impossible_answer": knows_unanswerable,
+        "align_to_words": True,
+        "duplicates": "text",
+    }
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m qa.ask", description="Find the answer to a question in documents.", allow_abbrev=False
+        prog="python -m qa.ask",
+        description="Find the answer to a question in documents.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("question", nargs="?", help="without it: questions are asked for, one a line")
+    parser.add_argument("question", nargs="*", help="without it: questions are asked for, one a line")
     parser.add_argument(
         "--context-file",
         action="append",
@@ -73,9 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         metavar="READER",
-        help="a finished run, a folder or a hub name; default: the one in the box",
+        help=f"a finished run, a folder or a hub name; default: {DEFAULT_READER}, the one in the box",
     )
-    parser.add_argument("--top-k", type=int, default=4, help="answers shown, runners-up included (4)")
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        default=4,
+        help="answers at most, runners-up included (4); printed from 1 %% on",
+    )
     parser.add_argument("--json", action="store_true", help="a JSON document per question")
     parser.add_argument("--html", metavar="FILE", help="also write a page that shows why this is the answer")
     parser.add_argument("--device", help="cpu, cuda:0, ...; default: the first GPU, else the CPU")
@@ -84,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _typed() -> Iterable[str]:
     """Questions from the terminal until an empty line or the end of input."""
-    prompt = "Question: " if sys.stdin.isatty() else ""
+    prompt = "Question (empty to end): " if sys.stdin.isatty() else ""
     while True:
         try:
             question = input(prompt).strip()
@@ -136,8 +191,9 @@ def _described(answer: dict[str, Any], contexts: Sequence[str], names: Sequence[
 def to_text(
     answers: Sequence[dict[str, Any]], contexts: Sequence[str], names: Sequence[str], *, colours: bool
 ) -> str:
-    """The best answer in its sentence with its probability, and a line for each runner-up."""
+    """The best answer in its sentence with its probability, and a line for each runner-up worth one."""
     best, *others = answers
+    others = [other for other in others if other["score"] >= LEAST_SHOWN]
     bold, dim, plain = (BOLD, DIM, PLAIN) if colours else ("", "", "")
     if best["context"] is None:
         lines = [f"{NO_ANSWER} ({best['score']:.0%})."]
@@ -171,11 +227,12 @@ def _line(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", "", re.sub(r"\s+", " ", text))
 
 
-def _write_page(file: str, reader: Any, question: str, context: str, top_k: int) -> None:
+def _write_page(file: str, reader: QuestionAnswerer, question: str, context: str, top_k: int) -> None:
     from qa.files import write_text
 
     try:
-        write_text(Path(file), reader.explain(question, context, top_k=top_k).to_html())
+        explanation = reader.explain(question, context, top_k=top_k, **_manner(reader))
+        write_text(Path(file), explanation.to_html())
     except OSError as error:
         raise InputError(f"--html {file}: cannot be written ({error.strerror})") from error
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 
 from qa.errors import InputError
+from qa.packing import PLACES
 from qa.windows.labels import IntArray, random_gold
 from qa.windows.reading import lists, numbers, window_lengths
 
 if TYPE_CHECKING:
     import datasets
 
-Grouping = Literal["grouped", "sorted", "padded", "sequential"]
+Grouping = Literal["grouped", "sorted", "padded", "packed", "sequential"]
 
 MEGA_BATCHES = 50
 """Global batches that are sorted by length together: more means less padding, fewer more random batches."""
@@ -80,12 +81,14 @@ class WindowCollator:
         windows of an example, all ranks and a resumed run draw the same one. Otherwise the batch carries
         every candidate.
     pad_to_multiple_of: round the padded length up to a multiple (8 for tensor cores).
+    packed: say where the real tokens lie, so that the model reads them without the padding.
     """
 
     pad_token_id: int
     gold: Literal["first", "all", "random"] = "first"
     seed: int = 0
     pad_to_multiple_of: int | None = None
+    packed: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Pad to the longest row.
@@ -97,6 +100,7 @@ class WindowCollator:
                 a row has fewer candidates than another. golds is 1 for `first` and `random`.
             window_index: (batch,) long, the row in the windows table.
             example_weight: (batch,) float, 1.0, or 0.0 for a filler that must not count.
+            token_places, where packed: (tokens,) long, the places of real tokens in the flattened batch.
         """
         lengths = np.array([len(row["input_ids"]) for row in rows])
         multiple = self.pad_to_multiple_of or 1
@@ -118,9 +122,10 @@ class WindowCollator:
             ]
             ends = [candidates[choice : choice + 1] for candidates, choice in zip(ends, chosen, strict=True)]
         golds = max(len(candidates) for candidates in starts)
-        return {
+        real = place < lengths[:, None]
+        batch = {
             "input_ids": _padded([row["input_ids"] for row in rows], longest, self.pad_token_id),
-            "attention_mask": torch.from_numpy((place < lengths[:, None]).astype(np.int64)),
+            "attention_mask": torch.from_numpy(real.astype(np.int64)),
             "token_type_ids": _padded([row["token_type_ids"] for row in rows], longest, 0),
             "passage_mask": torch.from_numpy((place >= start) & (place < end)),
             "start_positions": _padded(starts, golds, -1),
@@ -128,6 +133,7 @@ class WindowCollator:
             "window_index": torch.tensor([row["window_index"] for row in rows]),
             "example_weight": torch.tensor([row.get("weight", 1.0) for row in rows], dtype=torch.float32),
         }
+        return batch | ({PLACES: torch.from_numpy(np.flatnonzero(real))} if self.packed else {})
 
 
 def _padded(rows: Sequence[Any], length: int, filler: int) -> torch.Tensor:
@@ -139,7 +145,7 @@ def _padded(rows: Sequence[Any], length: int, filler: int) -> torch.Tensor:
 
 
 class LengthGroupedBatchSampler(torch.utils.data.Sampler[list[Pick]]):
-    """Training batches of like length, already dealt out to the ranks.
+    """Training batches, by default of like length, already dealt out to the ranks.
 
     A global batch, `batch_size * world_size` windows, is drawn the same on every rank from seed and epoch
     alone and dealt out so that the ranks' token counts balance. Over all ranks every window comes exactly
@@ -148,8 +154,8 @@ class LengthGroupedBatchSampler(torch.utils.data.Sampler[list[Pick]]):
 
     grouping: `grouped`: windows are shuffled, sorted by length within stretches of up to 50 global batches,
         and the batches shuffled. `sorted`: sorted once over the whole set, so batches are the same in every
-        epoch and only their order is drawn (SpanBERT's recipe). `padded`: random batches. `sequential`: in
-        the table's order.
+        epoch and only their order is drawn (SpanBERT's recipe). `padded`, `packed`: random batches, the same
+        ones. `sequential`: in the table's order.
 
     Give it to a DataLoader as `batch_sampler`, with `WindowBatches` as its data set and `WindowCollator` as
     its `collate_fn`; do not let accelerate prepare that loader, which would shard it once more. Call
@@ -204,7 +210,7 @@ class LengthGroupedBatchSampler(torch.utils.data.Sampler[list[Pick]]):
         count, size = len(self.lengths), self.batch_size * self.world_size
         random = np.random.default_rng([self.seed, epoch])
         order = np.arange(count)
-        if self.grouping in ("grouped", "padded"):
+        if self.grouping in ("grouped", "padded", "packed"):
             order = random.permutation(count)
         if self.grouping == "grouped":
             # A small set is cut into at least four stretches; sorted whole, its batches would hardly change.
@@ -218,6 +224,12 @@ class LengthGroupedBatchSampler(torch.utils.data.Sampler[list[Pick]]):
             batches = [batches[place] for place in random.permutation(full)] + batches[full:]
         return batches
 
+    def tokens_until(self, epoch: float) -> int:
+        """Tokens of the batches up to a point of training, over all ranks, padding left out."""
+        epochs, batches = divmod(round(epoch * len(self)), len(self))
+        begun = self.global_batches(epochs)[:batches]
+        return epochs * int(self.lengths.sum()) + sum(int(self.lengths[batch].sum()) for batch in begun)
+
     def _deal(self, batch: npt.NDArray[np.int64], epoch: int) -> list[Pick]:
         """This rank's rows of a global batch: longest first, dealt to and fro (0 1 2, 2 1 0, 0 ...)."""
         longest_first = np.argsort(-self.lengths[batch], kind="stable")
@@ -230,12 +242,53 @@ class LengthGroupedBatchSampler(torch.utils.data.Sampler[list[Pick]]):
 
 
 def longest_first(lengths: Sequence[int] | IntArray) -> list[int]:
-    """Rows by falling length, for evaluation: little padding, and a lack of memory shows in the first batch.
+    """Rows by falling length: little padding, and a lack of memory shows in the first batch.
 
-    Rows of equal length keep their order. A DataLoader takes it as `sampler`; `window_index` restores the
-    order.
+    Rows of equal length keep their order; `window_index` restores the order of all.
     """
     return np.argsort(-np.asarray(lengths), kind="stable").tolist()
+
+
+def token_batches(lengths: Sequence[int] | IntArray, budget: int, multiple_of: int = 1) -> list[list[int]]:
+    """Rows longest first, in batches of about equally many tokens.
+
+    budget: tokens of a batch, padding to its longest row included; a batch has a row more than that only
+        where it would have none. multiple_of: of rows, in every batch but the last; their budget is that
+        many times as large.
+    """
+    order, batches, at = longest_first(lengths), [], 0
+    while at < len(order):
+        size = max(1, budget // int(lengths[order[at]])) * multiple_of
+        batches.append(order[at : at + size])
+        at += size
+    return batches
+
+
+class EvaluationBatchSampler(torch.utils.data.Sampler[list[Pick]]):
+    """Every window once over all ranks, longest first, in batches of about equally many tokens.
+
+    A batch holds as many tokens as `batch_size` of the longest windows, so shorter windows come more at a
+    time. All ranks have as many batches, and as many rows in each: where the last does not divide, fillers of
+    weight 0 stand in.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int] | IntArray, batch_size: int, world_size: int = 1, rank: int = 0
+    ) -> None:
+        longest = int(np.max(lengths, initial=1))
+        self.batches = token_batches(lengths, batch_size * longest, world_size)
+        self.world_size = world_size
+        self.rank = rank
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Pick]]:
+        for batch in self.batches:
+            # Neighbours are of like length, so that dealing them in turn balances the tokens.
+            picks = [Pick(row, 1.0, 0) for row in batch[self.rank :: self.world_size]]
+            missing = -(-len(batch) // self.world_size) - len(picks)
+            yield picks + [Pick(batch[-1], 0.0, 0)] * missing
 
 
 def padding_share(lengths: Sequence[int] | IntArray, batches: Iterable[Sequence[int] | IntArray]) -> float:

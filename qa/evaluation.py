@@ -13,6 +13,7 @@ from qa.confidence.final_answers import Calibration, FinalAnswer, choose
 from qa.confidence.temperature import expected_calibration_error
 from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
 from qa.decoding import DecodingSettings, decode
+from qa.decoding.spans import span_texts
 from qa.metrics import (
     Golds,
     QuestionScores,
@@ -99,7 +100,9 @@ def score_predictions(
     calibration: the one saved with the reader; None: fitted on these very questions, as SpanBERT does while
         it trains, which makes the threshold an oracle (`cross_fitted_f1` is the figure without that help).
     threshold: a no-answer threshold given by the user, in place of the calibration's.
-    Sets without unanswerable questions are scored by SQuAD 1.1's rules, others by SQuAD 2.0's.
+    Sets without unanswerable questions are scored by SQuAD 1.1's rules, others by SQuAD 2.0's. By those of
+    1.1 every question has an answer: a threshold saved with the reader is left aside there, one given by the
+    user is not.
     """
     if golds is None:
         chosen_with = _with_threshold(calibration or Calibration.unfitted(unanswerable=True), threshold)
@@ -111,19 +114,24 @@ def score_predictions(
     chosen_with = _with_threshold(
         calibration or fit_calibration(predictions, golds, fitted_on=name), threshold
     )
-    answers = [choose(prediction, chosen_with) for prediction in predictions]
-    texts = {answer.id: answer.text for answer in answers}
     version: Version = "1.1" if all(golds.values()) else "2.0"
-    metrics = _official(predictions, golds, texts, version) | _oracle(predictions, golds)
-    metrics |= _confidence_metrics(predictions, golds, texts, answers, chosen_with)
+    may_be_empty = version == "2.0" or threshold is not None
+    answers = [choose(prediction, chosen_with, may_be_empty=may_be_empty) for prediction in predictions]
+    texts = {answer.id: answer.text for answer in answers}
+    applied = chosen_with.threshold if may_be_empty else None
+    scores = score_questions(golds, texts, version=version)
+    metrics = _official(predictions, golds, texts, scores, version) | _oracle(predictions, golds)
+    # Confidence is that of an exact match by the rules of 2.0, whatever the set.
+    right = (scores if version == "2.0" else score_questions(golds, texts, version="2.0")).exact
+    metrics |= _confidence_metrics(predictions, golds, right, answers, chosen_with.temperature)
+    metrics |= {} if applied is None else {"threshold": applied}
     mark = signature(
         golds,
         version=version,
-        threshold=chosen_with.threshold,
+        threshold=applied,
         threshold_source=source,
         samples=bootstrap_samples,
     )
-    scores = score_questions(golds, texts, version=version)
     return Evaluation(
         predictions,
         answers,
@@ -140,14 +148,18 @@ def _with_threshold(calibration: Calibration, threshold: float | None) -> Calibr
 
 
 def _official(
-    predictions: Sequence[Prediction], golds: Golds, texts: dict[str, str], version: Version
+    predictions: Sequence[Prediction],
+    golds: Golds,
+    texts: dict[str, str],
+    scores: QuestionScores,
+    version: Version,
 ) -> dict[str, float]:
     """Official scores under one pair of names, `exact_match` and `f1`, whatever the version calls them."""
     if version == "1.1":
-        return evaluate_squad1(golds, texts)
+        return evaluate_squad1(golds, texts, scores=scores)
     best_spans = {p.id: p.n_best[0].text if p.n_best else "" for p in predictions}
     searched = evaluate_squad2(golds, best_spans, null_odds=finite_null_odds(predictions))
-    official = evaluate_squad2(golds, texts)
+    official = evaluate_squad2(golds, texts, raw=scores)
     official |= {key: value for key, value in searched.items() if key.startswith("best_")}
     return {"exact_match": official.pop("exact"), **official}
 
@@ -155,27 +167,24 @@ def _official(
 def _oracle(predictions: Sequence[Prediction], golds: Golds) -> dict[str, float]:
     """How good the best of the first 5 and 20 spans is, over the questions that have an answer."""
     answerable = {key: texts for key, texts in golds.items() if texts}
-    n_best = {p.id: [span.text for span in p.n_best] for p in predictions if p.id in answerable}
+    n_best = {p.id: span_texts(p.n_best, 20) for p in predictions if p.id in answerable}
     return oracle_scores(answerable, n_best, ks=(5, 20)) if answerable else {}
 
 
 def _confidence_metrics(
     predictions: Sequence[Prediction],
     golds: Golds,
-    texts: dict[str, str],
+    right: dict[str, float],
     answers: Sequence[FinalAnswer],
-    calibration: Calibration,
+    temperature: float,
 ) -> dict[str, float]:
     """Whether probabilities can be believed, and the F1 that no threshold was tuned for."""
-    right = score_questions(golds, texts, version="2.0").exact
     found = {
         "expected_calibration_error": expected_calibration_error(
             [answer.probability for answer in answers], [right[answer.id] for answer in answers]
         ),
-        "temperature": calibration.temperature,
+        "temperature": temperature,
     }
-    if calibration.threshold is not None:
-        found["threshold"] = calibration.threshold
     if any(golds.values()) and not all(golds.values()):
         found["cross_fitted_f1"] = cross_fitted_f1(predictions, golds)
     return found

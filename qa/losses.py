@@ -7,6 +7,8 @@ softmax runs over the positions a window can answer with, `[CLS]` and its passag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,19 @@ def answer_mask(passage_mask: Tensor) -> Tensor:
     mask = passage_mask.clone()
     mask[:, 0] = True
     return mask
+
+
+def softmax_mask(batch: Mapping[str, Tensor], loss: str) -> Tensor | None:
+    """Positions of the softmax by the setting `loss`: (batch, seq_len) bool; None, `bert`: every column."""
+    return None if loss == "bert" else answer_mask(batch["passage_mask"])
+
+
+def candidate_mask(batch: Mapping[str, Tensor], loss: str) -> Tensor:
+    """Positions that may be among a window's best: those of the softmax, but padding is nothing to answer
+    with. Returns: (batch, seq_len) bool.
+    """
+    mask = softmax_mask(batch, loss)
+    return batch["attention_mask"].bool() if mask is None else mask
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:

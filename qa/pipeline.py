@@ -2,11 +2,13 @@
 
 import qa.pipeline
 qa.pipeline.register()
+transformers.pipeline("question-answering")  # the reader in the box
 transformers.pipeline("question-answering", model="outputs/run")
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,15 @@ from transformers import pipelines as registry
 from qa.adapters import SAVED_SETTINGS, is_adapter
 from qa.confidence.final_answers import CALIBRATION_NAME
 from qa.errors import InputError
+from qa.hub import reader_folder
+from qa.models import PACKAGED_READERS
 from qa.predictor import QuestionAnswerer
 
 TASK = "question-answering"
-_FORMER = ("framework", "torch_dtype", "modelcard", "args_parser", "binary_output", "feature_extractor")
+_FORMER = (
+    *("framework", "torch_dtype", "modelcard", "args_parser", "binary_output", "feature_extractor"),
+    *("use_fast", "token"),
+)
 
 
 class QuestionAnsweringPipeline(Pipeline):
@@ -50,8 +57,8 @@ class QuestionAnsweringPipeline(Pipeline):
     ) -> None:
         if getattr(model, "_hf_peft_config_loaded", False):
             raise InputError(
-                "model: transformers loads no adapter's span head; use qa.QuestionAnswerer(folder), or "
-                "pipeline() of qa.pipeline"
+                "model: transformers loads no adapter's span head; call qa.pipeline.register() before "
+                "`from transformers import pipeline`, or use qa.QuestionAnswerer(folder)"
             )
         told = {name: value for name, value in told.items() if name not in _FORMER}
         self.answerer = QuestionAnswerer(model, tokenizer, device=device, dtype=dtype, **told)
@@ -79,7 +86,7 @@ class QuestionAnsweringPipeline(Pipeline):
         self.model.save_pretrained(folder, **told)
         self.answerer.tokenizer.save_pretrained(folder)
         for name in (SAVED_SETTINGS, CALIBRATION_NAME):
-            file = Path(self.answerer.reader.name).expanduser() / name
+            file = reader_folder(self.answerer.reader.name) / name
             if file.is_file() and file.resolve() != (folder / name).resolve():
                 (folder / name).write_bytes(file.read_bytes())
 
@@ -97,8 +104,22 @@ class QuestionAnsweringPipeline(Pipeline):
         return model_outputs
 
 
+_former_pipeline: Any = transformers.pipeline
+
+
+def _only_ours(model: Any, revision: str | None) -> bool:
+    """Whether transformers could not load it: the default, and adapters, here or on the hub."""
+    is_name = isinstance(model, str | Path)
+    return model is None or (is_name and is_adapter(reader_folder(model, revision)))
+
+
 def register() -> None:
-    """Make `transformers.pipeline("question-answering", ...)` known again in this process, once or often."""
+    """Make `transformers.pipeline("question-answering", ...)` known again in this process, once or often.
+
+    `transformers.pipeline` then also takes what transformers itself cannot load: the reader in the box, which
+    is the task's default, and adapters. A `pipeline` that was imported by name before this call
+    takes all other readers.
+    """
     removed: dict[str, str] = getattr(registry, "REMOVED_TASKS", {})
     removed.pop(TASK, None)
     # Not by register_pipeline: it warns when repeated, and marks the class for saving its source with models.
@@ -108,11 +129,27 @@ def register() -> None:
         "type": "text",
     }
     registry.PIPELINE_REGISTRY.supported_tasks[TASK] = implementation
+    transformers.pipeline = registry.pipeline = pipeline  # type: ignore[assignment]
 
 
-def pipeline(task: str | None = None, model: Any = None, *args: Any, **told: Any) -> Any:
+@functools.wraps(_former_pipeline)
+def pipeline(
+    task: str | None = None,
+    model: Any = None,
+    config: Any = None,
+    tokenizer: Any = None,
+    *args: Any,
+    **told: Any,
+) -> Any:
     """`transformers.pipeline` with the task back: the import is all that changes."""
     register()
-    if task == TASK and (model is None or (isinstance(model, str | Path) and is_adapter(model))):
-        return QuestionAnsweringPipeline(model, **told)
-    return transformers.pipeline(task, model, *args, **told)  # type: ignore[call-overload, arg-type]
+    is_packaged = isinstance(model, str) and model in PACKAGED_READERS
+    if is_packaged or (task == TASK and _only_ours(model, told.get("revision"))):
+        if task not in (None, TASK):
+            raise InputError(
+                f"task: {task}: {model} is a reader for {TASK}; name that task, or another model"
+            )
+        if config is not None or args:
+            raise InputError("config: this reader brings its own; give model= and tokenizer= alone")
+        return QuestionAnsweringPipeline(model, tokenizer, **told)
+    return _former_pipeline(task, model, config, tokenizer, *args, **told)

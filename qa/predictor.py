@@ -41,8 +41,9 @@ class QuestionAnswerer:
     """A reader that is asked questions about passages.
 
     model: a finished run's folder, any QA model's folder or hub name, or a loaded model; None: the reader in
-        the box. A finished run brings its windows, decoding, temperature and no-answer threshold; other
-        readers get the removed pipeline's settings, and a probability that nothing was fitted for.
+        the box, "packaged:default-reader". A finished run brings its windows, decoding, temperature and no-answer
+        threshold; other readers get the removed pipeline's settings, and a probability that nothing was fitted
+        for.
     tokenizer: None: the model's own, its case kept where the vocabulary is cased.
     device: as torch names it, or a GPU's number, -1 = CPU; None: the first GPU, else the CPU.
     dtype: precision of the weights; None or "auto": float32.
@@ -112,7 +113,8 @@ class QuestionAnswerer:
         args: instead of these, a dict with both keys, an object with both attributes, a list of them, a
             generator or data set that yields them, or the two texts. X, data: other names for that.
         top_k (1): answers to a question; a finished run has `n_best_size` at most.
-        handle_impossible_answer: whether "" may be an answer; default: if the reader has a threshold.
+        handle_impossible_answer (False): whether "" may be an answer; the threshold saved with the reader
+            then decides (0 where none was).
         max_answer_len: longest answer in tokens. max_seq_len, doc_stride: window length and overlap in
             tokens. max_question_len: longer questions are cut, with a warning.
         align_to_words: stretch answers to whole words; default: only for readers without saved settings.

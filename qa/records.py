@@ -5,6 +5,7 @@ Character offsets are Python string indices (Unicode code points) into `Example.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -46,13 +47,14 @@ class Span:
 class Prediction:
     """What the reader found for one question, before any threshold is applied.
 
-    n_best: spans of the whole document, best first; empty where no valid span exists.
+    n_best: spans of the whole document, best first; empty where no valid span exists. A decoded one makes
+        its spans when they are looked at (`qa.decoding.spans`).
     null_score: minimum over the document's windows of the `[CLS]` start + end logits: the score of
         "the passage does not tell" (Devlin et al. 2019, section 4.3).
     """
 
     id: str
-    n_best: tuple[Span, ...]
+    n_best: Sequence[Span]
     null_score: float
 
     @property

@@ -6,6 +6,10 @@ Keeping k numbers a window instead of `seq_len` makes evaluation memory independ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -40,3 +44,17 @@ def reduce_logits(start_logits: Tensor, end_logits: Tensor, mask: Tensor, k: int
     wide = torch.float32 if start_logits.device.type == "mps" else torch.float64
     null_scores = start_logits[:, 0].to(wide) + end_logits[:, 0].to(wide)
     return *best_positions(start_logits, mask, k), *best_positions(end_logits, mask, k), null_scores
+
+
+def in_window_order(gathered: Sequence[Any], count: int, name: str) -> list[np.ndarray]:
+    """What all ranks computed, without fillers, window by window.
+
+    gathered: first the windows' indices, -1 for a filler, then arrays with the same rows. count: windows of
+    the question set `name`. Returns: those arrays, each (count, ...).
+    Raises: RuntimeError where a window is missing or came twice.
+    """
+    index, *arrays = (np.asarray(array) for array in gathered)
+    rows = np.argsort(index, kind="stable")[np.count_nonzero(index < 0) :]
+    if not np.array_equal(index[rows], np.arange(count)):
+        raise RuntimeError(f"{name}: {len(rows)} windows came back for {count}: lost or doubled")
+    return [array[rows] for array in arrays]

@@ -191,12 +191,13 @@ class OptimizationSettings:
             "padded batch (Devlin et al. 2019's code), for replication."
         },
     )
-    batching: Literal["grouped", "sorted", "padded"] = field(
+    batching: Literal["grouped", "packed", "padded", "sorted"] = field(
         default="grouped",
         metadata={
-            "help": "grouped: windows of like length share a batch, drawn anew each epoch. sorted: fixed "
-            "batches by length, in shuffled order (SpanBERT's code). padded: random order. All pad to the "
-            "longest of the batch."
+            "help": "grouped: windows of like length share a batch, drawn anew each epoch. packed: random "
+            "batches without padding, in training and evaluation. padded: the same random batches, padded to "
+            "their longest window, as are all but packed ones. sorted: fixed batches by length, in shuffled "
+            "order (SpanBERT's code)."
         },
     )
     negative_share: float = field(
@@ -251,7 +252,13 @@ class MonitoringSettings:
     eval_steps: float | None = field(
         default=None, metadata={"help": "Steps between evaluations; below 1: a share of all steps."}
     )
-    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Windows in an evaluation batch."})
+    per_device_eval_batch_size: int = field(
+        default=8,
+        metadata={
+            "help": "Windows of the longest length in an evaluation batch; shorter ones come more at a time, "
+            "with as many tokens together."
+        },
+    )
     save_strategy: str = field(
         default="steps", metadata={"help": "When a checkpoint is written.", "choices": (*_WHEN, "best")}
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from qa import tracking
+from qa.allocation import keep_freed_memory
 from qa.arguments import NEWEST, SAVED_SETTINGS, Settings
 from qa.batching import WindowBatches, WindowCollator
 from qa.checkpoints import ResumePoint, prepare_output_dir, set_aside
@@ -22,6 +23,7 @@ from qa.datasets import example_from_row
 from qa.errors import InputError
 from qa.evaluation import METRIC_NAMES
 from qa.files import write_json
+from qa.hub import reader_folder
 from qa.models import (
     count_parameters,
     estimate_training_bytes,
@@ -40,9 +42,11 @@ from qa.results import (
     describe_environment,
     finite,
     peak_memory_bytes,
+    public_path,
     write_record,
 )
 from qa.tokenizers import load_tokenizer
+from qa.tracking.answers import log_answers
 from qa.trainer import QATrainer
 from qa.windows.reading import describe_window, keep_negative_windows
 
@@ -64,6 +68,7 @@ class Session:
         self.scores: dict[str, Scores] = {}
         self.training: dict[str, Any] = {}
         self.resume = ResumePoint(None)
+        self.tracked: tracking.TrackedRun | None = None
         self.is_main = self.args.process_index == 0
 
     def say(self, text: str = "") -> None:
@@ -114,6 +119,8 @@ class Session:
 
     def load_reader(self) -> None:
         """The checkpoint with its head, adapted by the strategy; too long windows are refused."""
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
         trains = self.args.do_train or self.args.dry_run
         has_adapter = self.settings.strategy.reader_folder is not None
         model = load_reader(self.settings.model, self.checkpoint, expect_head=not trains and not has_adapter)
@@ -150,8 +157,9 @@ class Session:
         best = (self.args.metric_for_best_model or "f1").removeprefix("eval_")
         if best not in METRIC_NAMES:
             raise InputError(f"metric_for_best_model: {best}: no such metric; {nearest(best, METRIC_NAMES)}")
-        if tracking.wants_wandb(self.args.report_to) and self.is_main:
-            tracking.start(self.resolved, name=self.output_dir.resolve().name)
+        tracks = tracking.wants_wandb(self.args.report_to)
+        if tracks and self.is_main:
+            self.tracked = self._start_tracking()
         train = self.questions.get("train")
         windows = None
         if train is not None:
@@ -161,7 +169,7 @@ class Session:
                 self.say(f"{len(table):,} of {len(train):,} windows train (negative_share)\n")
             windows = WindowBatches(table)
         strategy = self.settings.strategy
-        return QATrainer(
+        trainer = QATrainer(
             args=self.args,
             model=self.model,
             train_dataset=windows,
@@ -176,6 +184,24 @@ class Session:
             undecayed=strategy.undecayed,
             penalty=strategy.penalty,
             saved_with={SAVED_SETTINGS: yaml.safe_dump(_plain(self.settings.reader_settings()))},
+        )
+        if tracks:
+            from qa.tracking.following import follow
+
+            follow(trainer, self.tracked)
+        return trainer
+
+    def _start_tracking(self) -> tracking.TrackedRun | None:
+        """A run at wandb: in the group of its table, or else of its questions, tagged by its strategy."""
+        split = next(iter(self.settings.needed_splits()))
+        return tracking.start(
+            self.resolved,
+            name=self.output_dir.resolve().name,
+            output_dir=self.output_dir,
+            group=public_path(self.settings.data.named(split) or "", Path.cwd()) or None,
+            tags=[self.args.strategy],
+            job_type="training" if self.args.do_train else "evaluation",
+            resumed=self.args.resume_from_checkpoint is not None,
         )
 
     def train(self, trainer: QATrainer) -> None:
@@ -211,6 +237,8 @@ class Session:
         )
         if stage == "before":
             return
+        if self.tracked is not None:
+            log_answers(self.tracked, stage, questions.table, evaluation, trainer.state.global_step)
         if stage == "eval" and self.args.do_train:
             trainer.calibration = evaluation.calibration
             if self.is_main:
@@ -232,17 +260,13 @@ class Session:
             if self.args.do_train:
                 write_model_card(self.output_dir, record)
             self.say("\n" + self._summary())
-            if tracking.wants_wandb(self.args.report_to):
-                finals = {
-                    f"{stage}/{key}": value
-                    for stage, s in self.scores.items()
-                    for key, value in s.metrics.items()
-                }
-                tracking.finish(finals, self.output_dir / name)
+            if self.tracked is not None:
+                self.tracked.finish(record, self.output_dir / name)
         trainer.end()
 
     def _saved_calibration(self) -> Calibration | None:
-        path = Path(self.settings.strategy.reader_folder or self.checkpoint) / CALIBRATION_NAME
+        adapter, revision = self.settings.strategy.reader_folder, self.settings.model.model_revision
+        path = (Path(adapter) if adapter else reader_folder(self.checkpoint, revision)) / CALIBRATION_NAME
         return read_calibration(path) if path.is_file() else None
 
     def _record(self) -> RunRecord:

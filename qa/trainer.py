@@ -5,11 +5,11 @@ What it changes, and why, is in the docstring of each method; everything else is
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -17,18 +17,20 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traine
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
-from qa.batching import LengthGroupedBatchSampler, WindowCollator, longest_first
+from qa import attention
+from qa.batching import EvaluationBatchSampler, LengthGroupedBatchSampler, WindowCollator
 from qa.checkpoints import remove_old, write_manifest
 from qa.confidence.final_answers import Calibration
 from qa.decoding import DecodingSettings, WindowScores
-from qa.errors import NotFiniteError
 from qa.evaluation import Evaluation, find_spans, score_predictions
 from qa.files import write_text
-from qa.layers import parameter_groups
-from qa.losses import answer_mask, span_loss
+from qa.gradients import GradientCheck, OptimizerStep
+from qa.layers import parameter_groups, reader_of
+from qa.losses import candidate_mask, softmax_mask, span_loss
 from qa.models import forward_keys
+from qa.packing import position_padding, read_batch
 from qa.questions import QuestionSet
-from qa.reduction import reduce_logits
+from qa.reduction import in_window_order, reduce_logits
 from qa.training_arguments import QATrainingArguments
 
 
@@ -74,7 +76,7 @@ class QATrainer(Trainer):
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,  # type: ignore[arg-type]
-            data_collator=collator,
+            data_collator=dataclasses.replace(collator, packed=args.batching == "packed"),
             processing_class=processing_class,
             callbacks=[*(callbacks or []), _FollowTraining(self)],
         )
@@ -89,7 +91,11 @@ class QATrainer(Trainer):
         self.penalty = penalty or (lambda model: 0.0)
         self.saved_with = saved_with or {}
         self._forward_keys = forward_keys(model)
+        self._position_padding = position_padding(model)
+        self._gradients = GradientCheck()
         self._step_windows: list[Tensor] = []
+        if args.batching == "packed":
+            attention.enable(reader_of(model))  # type: ignore[arg-type]
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
@@ -102,45 +108,37 @@ class QATrainer(Trainer):
         windows = self.train_dataset
         if windows is None:
             raise ValueError("training needs a train_dataset of windows")
-        self._sampler = LengthGroupedBatchSampler(
-            lengths=windows.lengths,
-            batch_size=self._train_batch_size,
-            world_size=self.args.world_size,
-            rank=self.args.process_index,
+        self.sampler = LengthGroupedBatchSampler(
+            windows.lengths,
+            self._train_batch_size,
+            self.args.world_size,
+            self.args.process_index,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
             grouping=self.args.batching,
         )
-        return self._loader(windows, batch_sampler=self._sampler)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the batches of this epoch."""
-        self._sampler.set_epoch(epoch)
+        return self._loader(windows, self.sampler)
 
     @property
     def trained_tokens(self) -> int:
         """Tokens trained on so far, over all ranks and resumes, padding left out."""
-        lengths, per_epoch = self._sampler.lengths, len(self._sampler)
-        epochs, batches = divmod(round((self.state.epoch or 0) * per_epoch), per_epoch)
-        begun = self._sampler.global_batches(epochs)[:batches]
-        return epochs * int(lengths.sum()) + sum(int(lengths[batch].sum()) for batch in begun)
+        return self.sampler.tokens_until(self.state.epoch or 0)
 
-    def _loader(self, windows: Any, **sampling: Any) -> DataLoader:
+    def _loader(self, windows: Any, sampler: Any) -> DataLoader:
         return DataLoader(
             windows,
+            batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             prefetch_factor=self.args.dataloader_prefetch_factor,
-            **sampling,
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Windows longest first: little padding, and a lack of memory shows at once."""
+        """Windows longest first, dealt to the ranks here: accelerate shards batches of one size only."""
         questions = self.eval_dataset if eval_dataset is None else eval_dataset
-        order = longest_first(questions.windows.lengths)
-        return self.accelerator.prepare(
-            self._loader(questions, batch_size=self.args.eval_batch_size, sampler=order)
-        )
+        lengths, size = questions.windows.lengths, self.args.eval_batch_size
+        ranks = (self.args.world_size, self.args.process_index)
+        return self._loader(questions, EvaluationBatchSampler(lengths, size, *ranks))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """The same as for evaluation: one question gets one answer."""
@@ -159,13 +157,13 @@ class QATrainer(Trainer):
 
     def window_losses(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Any]:
         """Loss of each window, (batch,), and the model's output."""
-        output = model(**{key: batch[key] for key in self._forward_keys})
+        output = read_batch(model, batch, self._forward_keys, self._position_padding)
         losses = span_loss(
             output.start_logits,
             output.end_logits,
             batch["start_positions"],
             batch["end_positions"],
-            self._softmax_mask(batch),
+            softmax_mask(batch, self.args.loss),
             label_smoothing=self.args.label_smoothing_factor if model.training else 0.0,
         )
         return losses, output
@@ -190,8 +188,11 @@ class QATrainer(Trainer):
         loss = (losses * weights).sum() / count
         return (loss, output) if return_outputs else loss
 
-    def _softmax_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
-        return None if self.args.loss == "bert" else answer_mask(batch["passage_mask"])
+    def _prepare_input(self, data: Any) -> Any:
+        """Trainer's transfer to the device, but the host does not wait for it: batches are pinned."""
+        if isinstance(data, Tensor) and not self.is_deepspeed_enabled:
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Trainer's gradient norm, made sure to be finite: Trainer would log 0.0, go on and save NaN weights.
@@ -199,14 +200,16 @@ class QATrainer(Trainer):
         Under fp16 an infinite norm is ordinary: the gradient scaler skips the step and halves its scale.
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not self.args.fp16 and not np.isfinite(float(norm)):
-            windows = sorted({int(index) for batch in self._step_windows for index in batch})
-            raise NotFiniteError(
-                f"step {self.state.global_step + 1}: the gradients are no longer finite ({float(norm)}); "
-                f"the weights were not touched. Windows of this step on rank {self.args.process_index}: "
-                f"{windows}. Lower --learning_rate, raise --warmup_steps, or use --precision fp32."
-            )
+        if not self.args.fp16:
+            step = OptimizerStep(self.state.global_step + 1, self.args.process_index, self._step_windows)
+            self._gradients.before_step(norm, self.optimizer, step)
         return norm
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer's; nothing is logged, scored or saved, and no run ends, before the gradients are known."""
+        if any(value for name, value in vars(self.control).items() if name.startswith("should_")):
+            self._gradients.settle()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Trainer's choice, without what is `undecayed`."""
@@ -238,15 +241,14 @@ class QATrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Any, None]:
-        """The best k logits of each window, its loss and its index; never a whole row of logits."""
+        """The best k logits of each window, its loss and its index (-1: a filler); never a row of logits."""
         batch = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             losses, output = self.window_losses(model, batch)
-        mask = self._softmax_mask(batch)
-        # Padding takes part in BERT's own softmax, but is nothing to answer with.
-        mask = batch["attention_mask"].bool() if mask is None else mask
+        mask = candidate_mask(batch, self.args.loss)
         reduced = reduce_logits(output.start_logits, output.end_logits, mask, self.decoding.n_best_size)
-        return None, (batch["window_index"], losses, *reduced), None
+        index = batch["window_index"].masked_fill(batch["example_weight"] == 0, -1)
+        return None, (index, losses, *reduced), None
 
     def evaluation_loop(
         self,
@@ -265,15 +267,8 @@ class QATrainer(Trainer):
             ignore_keys=ignore_keys,
             metric_key_prefix=metric_key_prefix,
         )
-        index, losses, *reduced = (np.asarray(array) for array in output.predictions)
-        order = np.argsort(index, kind="stable")
-        if not np.array_equal(index[order], np.arange(len(questions))):
-            raise RuntimeError(
-                f"{questions.name}: {len(index)} windows came back for {len(questions)}: lost or doubled"
-            )
-        predictions = self.find_spans(
-            questions, WindowScores(*(array[order] for array in reduced)), self.decoding
-        )
+        losses, *reduced = in_window_order(list(output.predictions), len(questions), questions.name)
+        predictions = self.find_spans(questions, WindowScores(*reduced), self.decoding)
         self.evaluation = self.score_predictions(
             predictions,
             questions.golds() if questions.has_golds else None,
@@ -316,7 +311,7 @@ class _FollowTraining(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # Trainer reaches a sampler's set_epoch only through accelerate's wrapper. After a resume the epoch
         # may begin in its middle, hence the cut.
-        self.trainer.start_epoch(int(state.epoch or 0))
+        self.trainer.sampler.set_epoch(int(state.epoch or 0))
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # Comes after the last file of a checkpoint has been written, on every rank.

@@ -43,7 +43,7 @@ _INTERVALS: dict[str, tuple[float, float, str]] = {
 _FIXED: dict[str, tuple[Any, str]] = {
     "remove_unused_columns": (False, "the windows' columns are this project's own"),
     "logging_nan_inf_filter": (False, "a loss that is not finite stops the run"),
-    "train_sampling_strategy": ("random", "use --batching grouped, sorted or padded"),
+    "train_sampling_strategy": ("random", "use --batching grouped, packed, padded or sorted"),
     "dataloader_drop_last": (False, "every window trains once an epoch"),
     "prediction_loss_only": (False, "evaluations score answers"),
     "batch_eval_metrics": (False, "answers are scored when all windows of a question are known"),
@@ -82,6 +82,10 @@ class QATrainingArguments(RunSettings, OptimizationSettings, MonitoringSettings,
             super().__post_init__()
         except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
             raise InputError(" ".join(str(error).split())) from error
+        if self.batching == "packed" and self.n_gpu > 1:
+            raise InputError(
+                "batching: packed needs a process for each GPU; start with torchrun or accelerate launch"
+            )
         # transformers sets it wherever there is an eval_strategy; here it asks for the final evaluation only.
         self.do_eval = do_eval
         if self.precision == "fp32":
@@ -99,6 +103,11 @@ class QATrainingArguments(RunSettings, OptimizationSettings, MonitoringSettings,
             raise InputError("null_score_diff_threshold: nan is no threshold; give a number")
 
     def _check_pairs(self) -> None:
+        if self.batching == "packed" and self.loss == "bert":
+            raise InputError(
+                "loss: bert takes its softmax over padding too, of which packed batches have none; use "
+                "--batching grouped, or --loss passage"
+            )
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             raise InputError(
                 "overwrite_output_dir: deletes what resume_from_checkpoint goes on from; drop one of the two"

@@ -29,7 +29,8 @@ def main(words: list[str]) -> int:
     reader = None
     if not trains:
         reader = Path(words[words.index("--model_name_or_path") + 1])
-        assert reader.name.startswith("packaged:") or (reader / "model.safetensors").is_file(), "the reader has to be there first"
+        there = reader.name.startswith("packaged:") or (reader / "model.safetensors").is_file()
+        assert there, "the reader has to be there first"
     progress = folder / "steps.txt"
     for step in range(int(progress.read_text()) if progress.exists() else 0, STEPS):
         time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -13,8 +15,10 @@ from typing import Any
 import pytest
 
 from qa import QuestionAnswerer, ask
+from qa.confidence import Calibration
 from qa.documents import html_text, markdown_text, read_document
 from qa.errors import InputError
+from qa.predicting.answers import Words, apart, overlap
 
 C = "Ole Rømer came to Paris in 1672.\nHe timed the eclipses of Io. Cassini doubted him."
 Q = "Who came?"
@@ -37,21 +41,32 @@ def run(*words: Any) -> int:
 
 
 def test_the_answer_stands_in_its_sentence_with_runners_up(
-    vivid_reader: Path, reader: QuestionAnswerer, document: Path, capsys: Any
+    vivid_reader: Path, reader: QuestionAnswerer, document: Path, capsys: Any, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(ask, "LEAST_SHOWN", 0.0)
     assert run("--model", vivid_reader, "--context-file", document, "--device", "cpu", Q) == 0
     best, sentence, *others = capsys.readouterr().out.splitlines()
-    expected = reader(question=Q, context=C, top_k=4)
+    expected = apart(reader.rank(Q, [C], top_k=80, align_to_words=True, duplicates="text"))[:4]
     one_line = expected[0]["answer"].replace("\n", " ")
     assert best == f"{one_line} ({expected[0]['score']:.0%})"
     assert f"[[{one_line}]]" in sentence
+    assert len(expected) > 1
     assert others == [f"  or {e['score']:.0%}: {' '.join(e['answer'].split())}" for e in expected[1:]]
+
+
+def test_words_without_quotes_are_one_question(vivid_reader: Path, document: Path, capsys: Any) -> None:
+    run("--model", vivid_reader, "--context-file", document, "--device", "cpu", "--json", *Q.split())
+    first = capsys.readouterr().out
+    assert json.loads(first)["question"] == Q
+    run(Q, "--model", vivid_reader, "--json", "--context-file", document, "--device", "cpu")
+    assert capsys.readouterr().out == first
 
 
 def test_json_for_programs(vivid_reader: Path, reader: QuestionAnswerer, document: Path, capsys: Any) -> None:
     run("--model", vivid_reader, "--context-file", document, "--device", "cpu", "--json", "--top-k", 2, Q)
     content = json.loads(capsys.readouterr().out)
-    best, second = reader(question=Q, context=C, top_k=2)
+    ranked = reader.rank(Q, [C], top_k=80, align_to_words=True, duplicates="text")
+    best, second, *_ = ({k: v for k, v in r.items() if k != "context"} for r in apart(ranked))
     assert set(content) == {"question", "answer", "score", "start", "end", "sentence", "file", "alternatives"}
     assert content["question"] == Q
     assert content["file"] == str(document)
@@ -82,6 +97,37 @@ def test_several_documents_and_a_page(
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
+def test_runners_up_are_whole_words_and_other_answers(
+    vivid_reader: Path, reader: QuestionAnswerer, tmp_path: Path
+) -> None:
+    context = "Unforgettably, Grimsbyshire's xylophonists rehearsed 1681 times."
+    words = Words(reader.tokenizer.backend_tokenizer)
+    for question in (Q, "How often?", "What did they do?", "Where?"):
+        found = ask.ask(reader, question, [context, C], top_k=12)
+        places = [(f["context"], f["start"], f["end"]) for f in found]
+        assert len(places) > 2
+        assert not any(overlap(one, other) for one, other in itertools.combinations(places, 2))
+        spans = [(start, end) for _, start, end in places]
+        assert words.aligned([[context, C][at] for at, _, _ in places], spans) == spans
+        texts = [(f["context"], f["answer"]) for f in found]
+        assert len(set(texts)) == len(texts)
+
+
+def test_what_overlaps_a_better_answer_is_left_out() -> None:
+    ranked: list[Any] = [answer("eclipses of"), NOTHING, answer("of Io"), answer("Io"), answer("eclipses")]
+    ranked.append(answer("eclipses", context=1))
+    assert apart(ranked) == [ranked[0], NOTHING, ranked[3], ranked[5]]
+
+
+def test_only_a_reader_that_knows_unanswerable_questions_says_that_a_passage_does_not_tell(
+    reader: QuestionAnswerer, monkeypatch: Any
+) -> None:
+    assert all(found["answer"] for found in ask.ask(reader, Q, [C], top_k=20))
+    knows = dataclasses.replace(reader.reader, calibration=Calibration(-1000.0, 1.0, "dev", 1, 0.1, 0.1))
+    monkeypatch.setattr(reader, "reader", knows)
+    assert ask.ask(reader, Q, [C], top_k=2)[0]["answer"] == ""
+
+
 def answer(text: str, **more: Any) -> dict[str, Any]:
     start = C.index(text)
     return {"score": 0.87, "start": start, "end": start + len(text), "answer": text, "context": 0} | more
@@ -92,6 +138,10 @@ NOTHING = {"score": 0.6, "start": 0, "end": 0, "answer": "", "context": None}
 
 def test_colours_only_where_they_are_wanted(monkeypatch: Any) -> None:
     plain = ask.to_text([answer("eclipses"), NOTHING], [C], ["a.txt"], colours=False)
+    found = ask.to_text(
+        [answer("eclipses"), NOTHING, answer("Io", score=0.009)], [C], ["a.txt"], colours=False
+    )
+    assert found == plain
     assert plain == "eclipses (87%)\n  He timed the [[eclipses]] of Io.\n  or 60%: the passage does not tell"
     assert "\033" not in plain
     coloured = ask.to_text([answer("eclipses")], [C], ["a.txt"], colours=True)
@@ -156,6 +206,8 @@ def test_a_text_without_sentences_is_shown_in_part() -> None:
     [
         (["--context-file", "nothing.txt", Q], "nothing.txt: cannot be read (No such file or directory)"),
         (["--context-file", "-"], "standard input is the document"),
+        (["--context-file", "-", ""], "the question is empty"),
+        (["--context-file", "-", "--top-k", "0", Q], "--top-k: 0 is out of range"),
         (["--context-file", "empty.txt", Q], "empty.txt: holds no text"),
         (["--context-file", "latin.txt", Q], "latin.txt: is not text in utf-8"),
         (["--context-file", "binary.txt", Q], "binary.txt: is no text"),

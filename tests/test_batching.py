@@ -14,6 +14,7 @@ from accelerate import skip_first_batches
 from torch.utils.data import DataLoader
 
 from qa.batching import (
+    EvaluationBatchSampler,
     Grouping,
     LengthGroupedBatchSampler,
     Pick,
@@ -21,11 +22,12 @@ from qa.batching import (
     WindowCollator,
     longest_first,
     padding_share,
+    token_batches,
 )
 from qa.errors import InputError
 from qa.windows.labels import random_gold
 
-GROUPINGS: tuple[Grouping, ...] = ("grouped", "sorted", "padded", "sequential")
+GROUPINGS: tuple[Grouping, ...] = ("grouped", "sorted", "padded", "packed", "sequential")
 
 
 def lengths_like_squad(count: int, seed: int = 0) -> np.ndarray:
@@ -138,7 +140,8 @@ def test_padding_is_a_few_percent_instead_of_half() -> None:
 
 def test_ranks_have_like_numbers_of_tokens() -> None:
     lengths = lengths_like_squad(4000)
-    for grouping in ("grouped", "padded"):
+    groupings: tuple[Grouping, ...] = ("grouped", "padded", "packed")
+    for grouping in groupings:
         one, other = (
             np.array([lengths[[pick.row for pick in batch]].sum() for batch in batches])
             for batches in ranks(lengths, 16, 2, grouping=grouping)
@@ -149,15 +152,71 @@ def test_ranks_have_like_numbers_of_tokens() -> None:
 def test_sampler_refuses_what_it_cannot_do() -> None:
     with pytest.raises(InputError, match="no windows to train on"):
         LengthGroupedBatchSampler([], 4)
-    with pytest.raises(InputError, match="choose from grouped, sorted, padded, sequential"):
-        LengthGroupedBatchSampler([1], 4, grouping="packed")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="choose from grouped, sorted, padded, packed, sequential"):
+        LengthGroupedBatchSampler([1], 4, grouping="dense")  # type: ignore[arg-type]
     for batch_size, world_size, rank in ((0, 1, 0), (1, 2, 2), (1, 0, 0)):
         with pytest.raises(ValueError, match="rank"):
             LengthGroupedBatchSampler([1], batch_size, world_size, rank)
 
 
+def test_packed_batches_are_the_padded_ones() -> None:
+    """What shares a step is as random in both, so that the two differ by rounding alone."""
+    lengths = lengths_like_squad(300)
+    assert ranks(lengths, 8, 2, epoch=1, grouping="packed") == ranks(
+        lengths, 8, 2, epoch=1, grouping="padded"
+    )
+
+
+def test_tokens_until_a_point_of_training() -> None:
+    sampler = LengthGroupedBatchSampler([1, 10, 100, 1000, 10000], 2, grouping="sequential")
+    assert [sampler.tokens_until(batches / 3) for batches in range(6)] == [
+        *(0, 11, 1111, 11111),
+        *(11122, 12222),
+    ]
+
+
 def test_longest_first() -> None:
     assert longest_first([3, 9, 3, 12, 9]) == [3, 1, 4, 0, 2]
+
+
+def test_batches_of_about_equally_many_tokens() -> None:
+    assert token_batches([3, 9, 3, 12, 9, 1], 24) == [[3, 1], [4, 0], [2, 5]]
+    assert token_batches([3, 9, 3, 12, 9, 1], 18) == [[3], [1, 4], [0, 2, 5]]
+    assert token_batches([3, 9, 3, 12, 9, 1], 5) == [[3], [1], [4], [0], [2], [5]]
+    assert token_batches([3, 9, 3, 12, 9, 1], 12, multiple_of=2) == [[3, 1], [4, 0], [2, 5]]
+    assert token_batches([], 5) == []
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 64, 997])
+def test_every_window_is_evaluated_once_within_the_budget(count: int, world_size: int) -> None:
+    lengths = lengths_like_squad(count)
+    samplers = [EvaluationBatchSampler(lengths, 4, world_size, rank) for rank in range(world_size)]
+    dealt = [list(sampler) for sampler in samplers]
+    assert {len(batches) for batches in dealt} == {len(samplers[0])}
+    picks = [pick for batches in dealt for batch in batches for pick in batch]
+    assert sorted(pick.row for pick in picks if pick.weight == 1.0) == list(range(count))
+    fillers = [pick for pick in picks if pick.weight != 1.0]
+    assert len(fillers) < world_size
+    assert {pick.weight for pick in fillers} <= {0.0}
+    seen = [lengths[pick.row] for pick in dealt[0][0]]
+    assert seen[0] == lengths.max()
+    for step in zip(*dealt, strict=True):
+        # What ranks gather has to have one shape.
+        assert len({len(batch) for batch in step}) == 1
+        for batch in step:
+            tokens = [int(lengths[pick.row]) for pick in batch]
+            assert tokens == sorted(tokens, reverse=True)
+            assert max(tokens) * len(tokens) <= 4 * lengths.max()
+
+
+def test_short_windows_are_evaluated_more_at_a_time() -> None:
+    lengths = lengths_like_squad(2000)
+    sizes = [len(batch) for batch in EvaluationBatchSampler(lengths, 8)]
+    assert sizes[0] == 8
+    assert max(sizes) > 30
+    assert len(sizes) < 0.6 * -(-2000 // 8)
+    assert len(EvaluationBatchSampler([], 8)) == 0
 
 
 def windows() -> datasets.Dataset:
@@ -218,6 +277,16 @@ def test_batch_values() -> None:
     assert kinds.pop("passage_mask") == torch.bool
     assert kinds.pop("example_weight") == torch.float32
     assert set(kinds.values()) == {torch.int64}
+
+
+def test_places_of_real_tokens() -> None:
+    rows = WindowBatches(windows()).__getitems__([1, 3])
+    batch = WindowCollator(pad_token_id=99, packed=True)(rows)
+    assert batch.pop("token_places").tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    batch = WindowCollator(pad_token_id=99, packed=True, pad_to_multiple_of=8)(rows)
+    places = batch["token_places"]
+    assert places.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11]
+    assert batch["input_ids"].flatten()[places].tolist() == [101, 7, 102, 9, 102, 101, 4, 102, 102]
 
 
 def test_padding_to_a_multiple() -> None:
@@ -304,11 +373,8 @@ def test_evaluation_loader_returns_every_window() -> None:
     table = WindowBatches(windows())
     lengths = table.lengths
     assert lengths.tolist() == [6, 5, 6, 4, 8]
-    loader = DataLoader(
-        table,
-        batch_size=2,
-        sampler=longest_first(lengths),
-        collate_fn=WindowCollator(pad_token_id=0),
-    )
+    sampler = EvaluationBatchSampler(lengths, batch_size=2)
+    loader = DataLoader(table, batch_sampler=sampler, collate_fn=WindowCollator(pad_token_id=0))
     assert [batch["window_index"].tolist() for batch in loader] == [[4, 0], [2, 1], [3]]
     assert [batch["input_ids"].shape[1] for batch in loader] == [8, 6, 4]
+    assert [batch["example_weight"].tolist() for batch in loader] == [[1, 1], [1, 1], [1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import pickle
 from collections import Counter
 from dataclasses import dataclass, replace
 from math import inf
@@ -14,9 +15,11 @@ import pytest
 from reference_decoding import ReferenceWindow, reference_n_best
 
 import qa.decoding.candidates
+import qa.decoding.duplicates
 from qa.decoding import DecodingSettings, WindowScores, WindowTable, decode, top_k
+from qa.decoding.spans import SpanView, span_scores, span_texts
 from qa.errors import InputError
-from qa.records import Prediction
+from qa.records import Prediction, Span
 
 MODES = ("keep", "text", "overlap")
 
@@ -275,6 +278,108 @@ def test_equals_the_reference_procedure(
     assert seen["several windows"] > 800
     assert seen["ties"] > 100
     assert seen["empty"] > 50
+
+
+def test_an_n_best_list_reads_like_a_tuple_of_spans() -> None:
+    window = letters(0, {"a": 3.0, "b": 1.0}, {"b": 2.0, "c": 0.5}, null=0.0)
+    one, two = decoded([[window], [window]], [LETTERS, LETTERS], DecodingSettings())
+    spans = one.n_best
+    expected = (
+        Span(0, 2, "ab", 5.0),
+        Span(0, 3, "abc", 3.5),
+        Span(1, 2, "b", 3.0),
+        Span(1, 3, "bc", 1.5),
+    )
+    assert isinstance(spans, SpanView)
+    assert len(spans) == 4
+    assert tuple(spans) == expected
+    assert spans == expected
+    assert expected == spans
+    assert spans != expected[:3]
+    assert spans != list(expected)
+    assert (spans[0], spans[-1], spans[1:3], spans[::-2]) == (
+        expected[0],
+        expected[3],
+        expected[1:3],
+        (expected[3], expected[1]),
+    )
+    assert [type(value) for value in (spans[1].start, spans[1].end, spans[1].score)] == [int, int, float]
+    with pytest.raises(IndexError):
+        spans[4]
+    with pytest.raises(IndexError):
+        spans[-5]
+    assert spans.index(expected[2]) == 2
+    assert expected[1] in spans
+    assert repr(spans) == repr(expected)
+    assert hash(one) == hash(Prediction("q0", expected, 0.0))
+    assert one == Prediction("q0", expected, 0.0)
+    assert two.n_best == spans
+    assert two != one
+    assert bool(decoded([[]], [""], DecodingSettings())[0].n_best) is False
+
+
+def test_an_n_best_list_cannot_be_changed_and_is_pickled_without_its_neighbours() -> None:
+    window = letters(0, {"a": 3.0}, {"b": 2.0}, null=0.0)
+    one, *_ = decoded([[window]] * 500, [LETTERS + "x" * 5000] * 500, DecodingSettings())
+    assert isinstance(one.n_best, SpanView)
+    with pytest.raises(ValueError, match="read-only"):
+        one.n_best.scores[0] = 9.0
+    with pytest.raises(TypeError):
+        one.n_best[0] = one.n_best[0]  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        one.n_best.scores = one.n_best.scores  # type: ignore[misc]
+    packed = pickle.dumps(one)
+    assert len(packed) < 500
+    assert pickle.loads(packed) == one
+
+
+def test_columns_of_an_n_best_list_are_those_of_its_spans() -> None:
+    rng = np.random.default_rng(3)
+    questions = [random_question(rng, None, 0.3) for _ in range(30)]
+    predictions = decoded(
+        [question.windows for question in questions],
+        [question.context for question in questions],
+        DecodingSettings(),
+    )
+    assert sum(len(prediction.n_best) for prediction in predictions) > 200
+    for prediction in predictions:
+        spans = tuple(prediction.n_best)
+        for kind in (prediction.n_best, spans):
+            assert span_scores(kind).tolist() == [span.score for span in spans]
+            assert span_scores(kind).dtype == np.float64
+            assert span_texts(kind) == [span.text for span in spans]
+            assert span_texts(kind, 3) == [span.text for span in spans[:3]]
+
+
+def test_texts_whose_keys_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    questions = [random_question(rng, 1, 0.0) for _ in range(20)]
+    windows, contexts = [q.windows for q in questions], [q.context for q in questions]
+    expected = decoded(windows, contexts, DecodingSettings())
+    # Base 1: anagrams collide. Base 0: all texts do.
+    for base in (1, 0):
+        monkeypatch.setattr(qa.decoding.duplicates, "_BASE", base)
+        keys = qa.decoding.duplicates.TextKeys(["abba"])
+        spans = qa.decoding.candidates.Candidates(
+            *(np.array(column) for column in ([0, 0], [0, 2], [2, 4], [1.0, 0.5]))
+        )
+        assert len(set(keys(spans).tolist())) == 1
+        assert decoded(windows, contexts, DecodingSettings()) == expected
+
+
+def test_tokens_far_into_a_long_window_are_measured_in_wider_numbers() -> None:
+    # Differences of tokens beyond 16,384 and of what marks an impossible one do not fit into 16 bits.
+    size = 40_000
+    offsets = [(place, place + 1) for place in range(size)]
+    start, end = np.full(size, -inf), np.full(size, -inf)
+    start[[100, 39_000]], end[[90, 102, 39_003, 38_000]] = (2.0, 1.0), (5.0, 1.0, 0.5, 4.0)
+    window = ReferenceWindow(start.tolist(), end.tolist(), offsets, 1, size, 0)
+    context = "x" * size
+    [prediction] = decoded([[window]], [context], DecodingSettings(duplicates="keep"))
+    assert [(span.start, span.end, span.score) for span in prediction.n_best] == [
+        (100, 103, 3.0),
+        (39_000, 39_004, 1.5),
+    ]
 
 
 def test_settings_name_the_choices() -> None:

@@ -68,14 +68,15 @@ def common(tiny_reader: Path, tmp_path: Path) -> list[str]:
     return [*RUN, "--model_name_or_path", str(tiny_reader), "--cache_dir", str(tmp_path / "cache")]
 
 
+def batches(size: int, batching: str) -> list[str]:
+    return ["--per_device_train_batch_size", str(size), "--batching", batching]
+
+
 def test_two_ranks_equal_one(common: list[str], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    run_qa.main([*common, "--per_device_train_batch_size", "4", "--output_dir", str(one)])
-    # Batches of 2 on two ranks are the batches of 4 on one.
-    assert (
-        launch([*common, "--per_device_train_batch_size", "2", "--output_dir", str(two)], ranks=2).wait(240)
-        == 0
-    )
+    run_qa.main([*common, *batches(4, "padded"), "--output_dir", str(one)])
+    # Batches of 2 on two ranks are the batches of 4 on one, and packed ones are those that are padded here.
+    assert launch([*common, *batches(2, "packed"), "--output_dir", str(two)], ranks=2).wait(240) == 0
     single, double = read_record(one / "run.json"), read_record(two / "run.json")
     assert double.environment["processes"] == 2
     assert single.data["train"]["windows"] % 2 == 1

@@ -143,7 +143,8 @@ def test_captum_agrees(reader: QuestionAnswerer) -> None:
 def test_no_answer_is_explained_by_its_own_logits(reader: QuestionAnswerer, monkeypatch: Any) -> None:
     certain = dataclasses.replace(reader.reader, calibration=Calibration(-1000.0, 1.0, "dev", 1, 0.1, 0.1))
     monkeypatch.setattr(reader, "reader", certain)
-    found = reader.explain(Q, C, steps=5)
+    assert reader.explain(Q, C, steps=5).answer["answer"]
+    found = reader.explain(Q, C, steps=5, handle_impossible_answer=True)
     assert found.answer["answer"] == ""
     with torch.no_grad():
         output = reader.model(**reader.tokenizer(Q, C, return_tensors="pt"))

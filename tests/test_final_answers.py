@@ -60,6 +60,17 @@ def test_choose_compares_strictly() -> None:
     assert below.probability == below.null_probability > at.probability - 0.01
 
 
+def test_where_an_answer_is_due_the_threshold_moves_probabilities_alone() -> None:
+    strict = replace(ALWAYS, threshold=-100.0)
+    empty, due = choose(RIVER, strict), choose(RIVER, strict, may_be_empty=False)
+    assert empty.text == ""
+    assert (due.text, due.span) == (RIVER.n_best[0].text, RIVER.n_best[0])
+    assert due.probability == strict.probabilities(RIVER)[0][0] < empty.probability
+    assert due.null_probability == empty.null_probability
+    nothing = choose(prediction("q", [], 1.0), strict, may_be_empty=False)
+    assert (nothing.text, nothing.span) == ("", None)
+
+
 def test_choose_without_threshold_always_answers_where_it_can() -> None:
     answer = choose(replace(RIVER, null_score=100.0), ALWAYS)
     assert (answer.text, answer.null_probability) == ("the Nile", 0.0)

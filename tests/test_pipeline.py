@@ -23,7 +23,9 @@ ASKED = {"question": "Who came?", "context": "Ole Rømer came to Paris in 1672. 
 def unregistered() -> Iterator[None]:
     """transformers as it was, before and after."""
     removed, tasks = dict(pipelines.REMOVED_TASKS), dict(pipelines.SUPPORTED_TASKS)
+    former = transformers.pipeline
     yield
+    transformers.pipeline = pipelines.pipeline = former
     for now, before in ((pipelines.REMOVED_TASKS, removed), (pipelines.SUPPORTED_TASKS, tasks)):
         now.clear()
         now.update(before)
@@ -76,10 +78,11 @@ def test_a_finished_runs_threshold_comes_along(registered: None, vivid_reader: P
     (run / "calibration.json").write_text(json.dumps(never.to_dict()), encoding="utf-8")
     (run / "settings.yaml").write_text("max_seq_length: 128\ndoc_stride: 32\n", encoding="utf-8")
     answers = transformers.pipeline("question-answering", model=str(run), device=-1)
-    assert answers(ASKED)["answer"] == ""
+    assert answers(ASKED)["answer"]
+    assert answers(ASKED, handle_impossible_answer=True)["answer"] == ""
     answers.save_pretrained(tmp_path / "copy")
     again = QuestionAnswerer(tmp_path / "copy", device="cpu")
-    assert again(ASKED)["answer"] == ""
+    assert again(ASKED, handle_impossible_answer=True)["answer"] == ""
     assert again.reader.windows.max_seq_length == 128
 
 

@@ -23,8 +23,7 @@ from qa import QuestionAnswerer
 from qa.confidence import Calibration
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
-from qa.models import ModelArguments, load_reader
-from qa.predicting import loading
+from qa.models import DEFAULT_READER, PACKAGED_READERS, ModelArguments, load_reader
 from qa.predicting.reading import batches
 from qa.windows import WindowSettings
 
@@ -40,6 +39,18 @@ def sample_questions() -> list[dict[str, str]]:
         for article in content["data"]
         for passage in article["paragraphs"]
         for q in passage["qas"]
+    ]
+
+
+def answered_sample_questions() -> list[dict[str, Any]]:
+    """The answerable ones, with their golds in the form of flat records."""
+    content = json.loads(SAMPLE.read_text(encoding="utf-8"))
+    return [
+        {"id": q["id"], "question": q["question"], "context": passage["context"], "answers": golds}
+        for article in content["data"]
+        for passage in article["paragraphs"]
+        for q in passage["qas"]
+        if (golds := {key: [a[key] for a in q["answers"]] for key in ("text", "answer_start")})["text"]
     ]
 
 
@@ -73,7 +84,7 @@ def test_evaluation_and_predictor_give_the_same_answers(finished_run: Path, tmp_
     evaluated = [json.loads(line) for line in lines]
     asked = sample_questions()[:23]
     assert [row["id"] for row in evaluated] == [q["id"] for q in asked]
-    reader = QuestionAnswerer(finished_run, device="cpu")
+    reader = QuestionAnswerer(finished_run, device="cpu", handle_impossible_answer=True)
     answers = reader(asked)
     assert {answer["answer"] == "" for answer in answers} == {True, False}
     for row, answer in zip(evaluated, answers, strict=True):
@@ -91,15 +102,45 @@ def test_evaluation_and_predictor_give_the_same_answers(finished_run: Path, tmp_
         assert spans[0]["score"] == pytest.approx(row["probability"])
 
 
-def test_the_saved_threshold_decides_unless_told_otherwise(finished_run: Path) -> None:
+def test_the_saved_threshold_decides_where_no_answer_may_be_given(finished_run: Path) -> None:
     reader = QuestionAnswerer(finished_run, device="cpu")
     assert reader.calibration.fitted_on == "dev"
     asked = sample_questions()[:23]
-    decided = [answer["answer"] for answer in reader(asked)]
-    assert decided.count("") == 11
-    always = [answer["answer"] for answer in reader(asked, handle_impossible_answer=False)]
-    assert "" not in always
-    assert [found or other for found, other in zip(decided, always, strict=True)] == always
+    always = reader(asked)
+    assert all(answer["answer"] for answer in always)
+    assert reader(asked, handle_impossible_answer=False) == always
+    decided = reader(asked, handle_impossible_answer=True)
+    assert [answer["answer"] for answer in decided].count("") == 11
+    # A span has the same probability whether or not the passage may be said not to tell.
+    for found, other in zip(decided, always, strict=True):
+        assert found == other or (found["answer"] == "" and found["score"] > other["score"])
+
+
+def test_a_set_without_unanswerable_questions_is_always_answered(finished_run: Path, tmp_path: Path) -> None:
+    """SQuAD 1.1's rules: the threshold saved with the reader has no say, one given by hand has."""
+    rows = [
+        {"id": q["id"], "question": q["question"], "context": q["context"], "answers": q["answers"]}
+        for q in answered_sample_questions()[:12]
+    ]
+    (tmp_path / "all.json").write_text(json.dumps(rows), encoding="utf-8")
+    words = ["--do_eval", "--validation_file", str(tmp_path / "all.json"), "--use_cpu"]
+    words += ["--bootstrap_samples", "0", "--cache_dir", str(tmp_path / "cache"), "--disable_tqdm", "true"]
+    words += ["--model_name_or_path", str(finished_run)]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, more in {"plain": [], "given": ["--null_score_diff_threshold", "-1000"]}.items():
+        run_qa.main([*words, *more, "--output_dir", str(tmp_path / name)])
+        lines = (tmp_path / name / "eval/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        found[name] = [json.loads(line) for line in lines]
+    metrics = json.loads((tmp_path / "plain/eval/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["signature"].startswith("squad1|")
+    assert "|thresh:none|" in metrics["signature"]
+    assert "threshold" not in metrics
+    assert [row["answer"] for row in found["given"]] == [""] * len(rows)
+    reader = QuestionAnswerer(finished_run, device="cpu")
+    assert any(a["answer"] == "" for a in reader(rows, handle_impossible_answer=True))
+    for row, answer in zip(found["plain"], reader(rows, duplicates="text"), strict=True):
+        assert answer["answer"] == row["answer"] != ""
+        assert answer["score"] == pytest.approx(row["probability"])
 
 
 def test_readers_without_settings_get_the_removed_pipelines(reader: QuestionAnswerer) -> None:
@@ -351,15 +392,17 @@ def test_nothing_to_rank(reader: QuestionAnswerer) -> None:
         reader.rank(Q, TOWN)
 
 
-def test_no_reader_in_the_box_is_said_with_the_remedy(monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(loading, "DEFAULT_READER", tmp_path / "none")
-    with pytest.raises(InputError, match=r'no default reader.*QuestionAnswerer\("outputs/run"\)'):
+def test_no_reader_in_the_box_is_said_with_the_remedy(monkeypatch: Any) -> None:
+    monkeypatch.setitem(PACKAGED_READERS, DEFAULT_READER, "no/such/folder")
+    with pytest.raises(InputError, match=r'no reader came with.*QuestionAnswerer\("outputs/run"\)'):
         QuestionAnswerer()
 
 
 def test_the_reader_in_the_box_is_asked_where_none_is_named(monkeypatch: Any, finished_run: Path) -> None:
-    monkeypatch.setattr(loading, "DEFAULT_READER", finished_run)
-    assert QuestionAnswerer(device="cpu").calibration.fitted_on == "dev"
+    monkeypatch.setitem(PACKAGED_READERS, DEFAULT_READER, str(finished_run))
+    reader = QuestionAnswerer(device="cpu")
+    assert reader.calibration.fitted_on == "dev"
+    assert reader.reader.name == "packaged:default-reader"
 
 
 def test_loaded_models_and_tokenizers(reader: QuestionAnswerer, vivid_reader: Path) -> None:
@@ -379,6 +422,7 @@ def test_loaded_models_and_tokenizers(reader: QuestionAnswerer, vivid_reader: Pa
         ({"model": "no/such/folder/here"}, "no such folder"),
         ({"dtype": "int8"}, "no precision"),
         ({"device": "abacus"}, "device"),
+        ({"device": "cuda:99"}, "device: cuda:99 cannot be used here"),
         ({"tokenizer": object()}, "not a fast tokenizer"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import UserDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,6 +259,18 @@ def test_answers_are_whole_words_unless_asked_otherwise(reader: QuestionAnswerer
     assert len(places) == len(set(places))
     pieces = reader(question=Q, context=context, max_answer_len=1, top_k=50, align_to_words=False)
     assert {found["answer"] for found in pieces} >= {"R", "ø", "mer"}
+
+
+def test_words_stretched_into_one_another_are_still_no_duplicates(reader: QuestionAnswerer) -> None:
+    context = "Unforgettably, xylophonists rehearsed. Grimsbyshire's xylophonists, xylophonists!"
+    told = {"question": Q, "context": context, "max_answer_len": 2, "top_k": 40, "align_to_words": True}
+    texts = [found["answer"] for found in reader(**told, duplicates="text")]
+    assert len(texts) == len(set(texts)) > 5
+    apart = [(found["start"], found["end"]) for found in reader(**told, duplicates="overlap")]
+    assert all(a[1] <= b[0] or b[1] <= a[0] for a, b in itertools.combinations(apart, 2))
+    assert len(apart) > 3
+    places = [(found["start"], found["end"]) for found in reader(**told)]
+    assert len(places) == len(set(places)) > len(texts)
 
 
 def test_offsets_count_characters_of_any_script(reader: QuestionAnswerer) -> None:

@@ -13,16 +13,20 @@ from qa.results import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RECORDS = sorted((ROOT / "experiments" / "results").glob("*.json"))
+RECORDS = [
+    *sorted(ROOT.glob("experiments/results/*.json")),
+    ROOT / "qa/readers/default/run.json",
+    *sorted(ROOT.glob("qa/readers/default/evaluation-*.json")),
+]
 RECIPES = [ROOT / "experiments/quickstart.yaml", *sorted(ROOT.glob("experiments/recipes/*.yaml"))]
 
 
 def test_the_table_of_results_is_made_of_the_records() -> None:
-    assert RECORDS
-    assert result_table([(path.stem, read_record(path)) for path in RECORDS]) in README
+    table = result_table([(path.relative_to(ROOT).as_posix(), read_record(path)) for path in RECORDS])
+    assert table in README
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_committed_record_names_no_folder_of_a_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert re.findall(r'"(?:/|\.\./)[^"]*"', text) == []

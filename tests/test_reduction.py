@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qa.decoding import WindowScores, top_k
-from qa.reduction import best_positions, reduce_logits
+from qa.reduction import best_positions, in_window_order, reduce_logits
 
 
 def _brute_force(row: list[float], mask: list[bool], k: int) -> tuple[list[float], list[int]]:
@@ -92,3 +92,13 @@ def test_a_nan_is_kept_for_the_decoder_to_refuse() -> None:
     values, tokens = best_positions(logits, torch.ones(1, 3, dtype=torch.bool), 2)
     assert values[0].isnan().any()
     assert tokens[0, 0] == 1
+
+
+def test_windows_come_back_in_order_without_fillers() -> None:
+    index = np.array([2, 0, -1, 3, 1, -1])
+    losses, scores = in_window_order([index, index * 1.5, torch.tensor([[i, -i] for i in index])], 4, "dev")
+    assert losses.tolist() == [0.0, 1.5, 3.0, 4.5]
+    assert scores.tolist() == [[0, 0], [1, -1], [2, -2], [3, -3]]
+    for wrong in ([0, 1, 1, -1], [0, 2, -1, -1], [0, 1, 2, 4]):
+        with pytest.raises(RuntimeError, match=r"dev: \d windows came back for 4: lost or doubled"):
+            in_window_order([np.array(wrong), np.zeros(4)], 4, "dev")

@@ -209,7 +209,7 @@ def make_record(**changes: Any) -> RunRecord:
         name="quickstart",
         strategy="full",
         model="packaged:all-MiniLM-L6-v2",
-        command="run_qa.py",
+        command="run_qa.py --cache_dir /secret/ada/cache/qa",
         settings={
             "seed": 42,
             "learning_rate": 3e-5,
@@ -278,7 +278,7 @@ def test_the_card_reads_well(tmp_path: Path) -> None:
         "| validation, before training | 1.00        | 4.44                 |                |",
         "| validation                  | 50.13       | 61.50 (55.0 to 66.1) | 70.00          |",
     ]
-    assert "validation\n  squad2|n:3|eval\n" in body
+    assert "validation\n  squad2|n:3|eval\n  run_qa.py --cache_dir .../cache/qa\n" in body
     assert "| test       | `rajpurkar/squad` | 1,200     | unknown      | `0123456789abcdef` |" in body
     assert "| train      | `train.json`      | 1,200     | 250          | `0123456789abcdef` |" in body
     assert "```yaml\nmax_seq_length: 384\nlearning_rate: 3e-05\nbf16: false\nseed: 42\n```" in body
@@ -289,6 +289,28 @@ def test_the_card_reads_well(tmp_path: Path) -> None:
     assert "secret" not in text
     assert "\n\n\n" not in text
     assert text.endswith("```\n")
+
+
+def test_the_card_names_later_evaluations_by_their_questions(tmp_path: Path) -> None:
+    report = {"questions": 7, "unanswerable": 0, "fingerprint": "f" * 64, "source": "squad/dev-v1.1.json"}
+    later = make_record(
+        command="run_qa.py --do_eval",
+        data={"validation": report},
+        scores={"eval": Scores({"exact_match": 70.0, "f1": 80.0}, "squad1|n:7")},
+    )
+    path = write_model_card(
+        tmp_path, make_record(), evaluations=[later], about="For everyone.", place="packaged:some"
+    )
+    card = ModelCard.load(path)
+    assert [(r.dataset_name, r.metric_value) for r in card.data.eval_results if r.metric_type == "f1"] == [
+        ("dev.json", 61.5),
+        ("dev-v1.1.json", 80.0),
+    ]
+    assert "\n\nFor everyone.\n\n## Scores" in card.text
+    assert "dev-v1.1.json, validation\n  squad1|n:7\n  run_qa.py --do_eval\n```" in card.text
+    assert "dev.json, validation, before training\n  squad2|n:3|before" in card.text
+    assert "| `dev-v1.1.json`   | 7         | 0 " in card.text
+    assert 'QuestionAnswerer("packaged:some")' in card.text
 
 
 @pytest.mark.parametrize(

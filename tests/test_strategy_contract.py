@@ -30,6 +30,7 @@ from qa.batching import WindowCollator
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
 from qa.models import count_parameters, estimate_training_bytes
+from qa.packing import PLACES, token_places
 from qa.strategies import STRATEGIES, Lora
 from qa.trainer import QATrainer
 from qa.training_arguments import QATrainingArguments
@@ -124,6 +125,67 @@ def test_logits_and_losses_are_those_of_the_windows(name: str, make_trainer: Mak
             log_probs = scores[row, allowed].log_softmax(dim=0)
             expected = expected - log_probs[allowed.index(int(gold[row, 0]))] / 2
         torch.testing.assert_close(losses[row], expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_packed_equals_padded(name: str, make_trainer: MakeTrainer) -> None:
+    """Logits, losses and the gradient of everything that trains, within rounding."""
+    told: list[dict[str, Any]] = [{"batching": "padded"}, {"batching": "packed"}]
+    real = batch()["attention_mask"].bool()
+    found = []
+    for settings in told:
+        model = adapted(name).train()
+        trainer = make_trainer(name, model, **settings)
+        places = token_places(batch()["attention_mask"])
+        inputs = batch() | ({PLACES: places} if settings["batching"] == "packed" else {})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # P-tuning's LSTM has dropout of its own.
+            losses, output = trainer.window_losses(model, inputs)
+            (losses.sum() + trainer.penalty(model)).backward()
+        gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        scores = torch.stack([output.start_logits[real], output.end_logits[real]])
+        found.append((losses.detach(), scores.detach(), gradients))
+    padded, packed = found
+    torch.testing.assert_close(packed[:2], padded[:2], atol=1e-5, rtol=1e-4)
+    assert packed[2].keys() == padded[2].keys()
+    assert {key for key in CASES[name].named() if has_gradient(key)} <= packed[2].keys()
+    for key, gradient in packed[2].items():
+        torch.testing.assert_close(gradient, padded[2][key], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("batching", ["padded", "packed"])
+@pytest.mark.parametrize(("name", "frozen_layers"), [("head", 2), ("top_layers", 1)])
+def test_the_frozen_trunk_builds_no_graph(
+    name: str, frozen_layers: int, batching: str, make_trainer: MakeTrainer
+) -> None:
+    """In training mode, dropout included: its outputs carry no gradient, and nothing of it is kept."""
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    model = adapted(name, tiny_bert(**dropout)).train()
+    trainer = make_trainer(name, model, batching=batching)
+    inputs = batch() | ({PLACES: token_places(batch()["attention_mask"])} if batching == "packed" else {})
+    trunk = [model.bert.embeddings, *model.bert.encoder.layer[:frozen_layers]]
+    kept: list[int] = []
+    outputs: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    for module in trunk:
+        module.register_forward_hook(
+            lambda module, inputs, output: outputs.append(output[0] if isinstance(output, tuple) else output)
+        )
+    last = trunk[-1]
+    before: list[int] = []
+    last.register_forward_hook(lambda module, inputs, output: before.append(len(kept)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses, _ = trainer.window_losses(model, inputs)
+    assert len(outputs) == len(trunk)
+    assert not any(output.requires_grad for output in outputs)
+    assert before == [0]
+    assert kept
+    losses.sum().backward()
+    assert all(p.grad is None for module in trunk for p in module.parameters())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -87,13 +87,16 @@ def test_interrupted_twice_the_table_comes_out_the_same(
     assert undisturbed.run().complete
     monkeypatch.setenv("FAKE_STEP_SECONDS", "0.02")
     for finished in (1, 3):
+        before = len(starts.read_text().split())
         runner = fake_runner(empty_folder, table, [])
         worker = threading.Thread(target=runner.run)
         worker.start()
-        deadline = time.monotonic() + 20
-        while len(runner.outcome.finished) < finished and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        done = runner.outcome.finished
+        # A run is in flight: more have begun than have ended.
+        while len(done) < finished or len(starts.read_text().split()) - before <= len(done):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.15)
         runner.stop()
         worker.join(20)
         assert runner.outcome.stopped
@@ -181,6 +184,28 @@ def test_commands_can_be_printed_and_are_those_that_would_run(starts: Path, empt
     assert words[-1] == "--resume_from_checkpoint"
     assert len(runner.commands()) == 2 * 2 + 2 * 1
     assert starts.read_text() == ""
+
+
+def test_tracked_runs_are_named_and_grouped_by_their_table(
+    starts: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(empty_folder)
+    seen = empty_folder / "seen.txt"
+    code = "import os, sys; open(sys.argv[1], 'a').write(' '.join([os.environ['WANDB_RUN_GROUP'], "
+    code += "os.environ['WANDB_NAME'], *sys.argv[-2:]]) + chr(10)); sys.exit(1)"
+    command = [sys.executable, "-c", code, str(seen)]
+    Runner(store_of(empty_folder, table), command=command, say=lambda line: None, report_to="wandb").run()
+    assert sorted(seen.read_text().splitlines()) == [
+        "case-smoke case-smoke-a-seed1 --report_to wandb",
+        "case-smoke case-smoke-a-seed2 --report_to wandb",
+        "case-smoke case-smoke-b-seed1-trial-0.0001 --report_to wandb",
+        "case-smoke case-smoke-b-seed1-trial-0.0003 --report_to wandb",
+    ]
+    first, *_ = Runner(store_of(empty_folder, table), report_to="wandb").commands()
+    words = shlex.split(first)
+    assert words[:3] == ["env", "WANDB_RUN_GROUP=case-smoke", "WANDB_NAME=case-smoke-a-seed1"]
+    assert words[3:5] == [sys.executable, "-m"]
+    assert words[-3:] == ["--resume_from_checkpoint", "--report_to", "wandb"]
 
 
 def test_questions_that_are_not_here_are_told_and_their_cells_stay_empty(

@@ -8,6 +8,7 @@ import pytest
 from table_cases import YAML, record_of, table_of
 
 from qa.errors import InputError
+from qa.tables.identity import finished_reader
 from qa.tables.plan import Planner
 from qa.tables.record import Marks, marks_of, read_table_record, write_table_record
 from qa.tables.spec import Table
@@ -134,3 +135,13 @@ def test_marks_are_read_from_predictions(tmp_path: Path) -> None:
     assert Marks("", (1,), (100.0,)).of("seconds") is None
     path.write_text('{"id": "x"}\n')
     assert marks_of(path) is None
+
+
+def test_a_finished_reader_is_known_by_its_weights(empty_folder: Path) -> None:
+    assert finished_reader("owner/reader") == "owner/reader", "of the hub, nothing is here to be read"
+    (empty_folder / "reader").mkdir()
+    seen = set()
+    for content in (b"one", b"other"):
+        (empty_folder / "reader" / "model.safetensors").write_bytes(content)
+        seen.add(finished_reader(str(empty_folder / "reader")))
+    assert len(seen) == 2

@@ -220,6 +220,47 @@ def test_a_truncated_checkpoint_is_named_and_passed_over(
     assert resumed.training["loss_curve"] == whole.training["loss_curve"]
 
 
+def test_packed_trains_and_answers_as_padded_does(run: Run, tmp_path: Path) -> None:
+    """The same random batches, without the padding: losses, weights, scores and answers within rounding."""
+    plain = [
+        "--dropout",
+        "0",
+        "--num_train_epochs",
+        "1",
+        "--gradient_accumulation_steps",
+        "2",
+        "--label_smoothing_factor",
+        "0.1",
+    ]
+    padded = run("padded", *plain, "--batching", "padded")
+    packed = run("packed", *plain, "--batching", "packed")
+    steps, losses = zip(*packed.training["loss_curve"], strict=True)
+    assert steps == tuple(step for step, _ in padded.training["loss_curve"])
+    assert losses == pytest.approx([loss for _, loss in padded.training["loss_curve"]], rel=1e-4)
+    assert packed.training["tokens"] == padded.training["tokens"]
+    one, other = weights(tmp_path / "packed"), weights(tmp_path / "padded")
+    # Adam's first steps are the gradient's sign: where that is rounding alone, weights may differ by a step.
+    differences = torch.cat([(one[name] - other[name]).abs().flatten() for name in other])
+    assert differences.median() < 1e-6
+    assert differences.quantile(0.99) < 1e-4
+    for metric in ("loss", "f1", "exact_match"):
+        found, expected = (record.scores["eval"].metrics[metric] for record in (packed, padded))
+        assert found == pytest.approx(expected, rel=1e-3), metric
+    for row, same in zip(
+        predictions(tmp_path / "packed" / "eval"), predictions(tmp_path / "padded" / "eval"), strict=True
+    ):
+        assert (row["id"], row["answer"], row["start"]) == (same["id"], same["answer"], same["start"])
+
+
+def test_what_packed_batches_cannot_be_is_refused(run: Run) -> None:
+    with pytest.raises(InputError, match="loss: bert takes its softmax over padding too"):
+        run("a", "--batching", "packed", "--loss", "bert")
+    with pytest.raises(
+        InputError, match="attn_implementation: packed batches have an attention of their own"
+    ):
+        run("a", "--batching", "packed", "--attn_implementation", "eager")
+
+
 def test_best_checkpoint_is_kept_and_its_score_comes_back(run: Run, tmp_path: Path) -> None:
     best = [
         "--eval_strategy",
@@ -262,6 +303,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         run("a", "--save_strategy", "steps", "--save_steps", "1")
     assert {path.name for path in (tmp_path / "a").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
     assert not (tmp_path / "a" / "model.safetensors").exists()
+    # Where nothing is logged, scored or saved in between, the next step looks, or the run's end.
+    quiet = ["--save_strategy", "no", "--logging_steps", "500"]
+    with pytest.raises(NotFiniteError, match="step 3: the gradients are no longer finite"):
+        run("b", *quiet)
+    with pytest.raises(NotFiniteError, match="step 3: the gradients are no longer finite"):
+        run("c", *quiet, "--max_steps", "3")
+    assert not list(tmp_path.glob("[bc]/model.safetensors"))
 
 
 def test_an_earlier_run_is_not_overwritten_unasked(run: Run, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qa.decoding.spans import span_scores
 from qa.errors import InputError
 from qa.records import Prediction, Span
 
@@ -124,7 +125,7 @@ def probabilities(
         than the best span exactly where the null odds exceed the threshold, and the answer given is the
         probable one.
     """
-    scores = np.array([span.score for span in prediction.n_best])
+    scores = span_scores(prediction.n_best)
     null_score = prediction.null_score - threshold
     if not len(scores) or (with_null and null_score == math.inf):
         return np.zeros(len(scores)), float(with_null)
@@ -139,9 +140,12 @@ def _softmax(scores: FloatArray) -> FloatArray:
     return weights / weights.sum()
 
 
-def choose(prediction: Prediction, calibration: Calibration) -> FinalAnswer:
-    """The best span; "no answer" where the null odds exceed the threshold (strictly) or there is no span."""
-    threshold = calibration.threshold
+def choose(prediction: Prediction, calibration: Calibration, *, may_be_empty: bool = True) -> FinalAnswer:
+    """The best span; "no answer" where the null odds exceed the threshold (strictly) or there is no span.
+
+    may_be_empty: False: the best span wherever there is one, with the same probability as under a threshold.
+    """
+    threshold = calibration.threshold if may_be_empty else None
     shares, null_share = calibration.probabilities(prediction)
     if not prediction.n_best or (threshold is not None and prediction.null_odds > threshold):
         return FinalAnswer(prediction.id, "", None, null_share, null_share)

@@ -15,6 +15,7 @@ import numpy as np
 
 from qa.confidence.final_answers import Calibration, FinalAnswer, choose, probabilities, read_calibration
 from qa.confidence.temperature import ReliabilityBin, expected_calibration_error, fit_temperature, reliability
+from qa.decoding.spans import span_scores
 from qa.errors import InputError
 from qa.metrics import apply_threshold, find_best_threshold, score_questions
 from qa.records import Prediction
@@ -142,7 +143,7 @@ def _fit_temperature(
     scores = np.full((len(rows), width + 1), -math.inf)
     for place, row in enumerate(rows):
         prediction = predictions[row]
-        scores[place, : len(prediction.n_best)] = [span.score for span in prediction.n_best]
+        scores[place, : len(prediction.n_best)] = span_scores(prediction.n_best)
         if threshold is not None:
             scores[place, width] = prediction.null_score - threshold
     chosen = np.array([0 if answers[row].span else width for row in rows])

@@ -6,7 +6,7 @@ Hugging Face scripts use it: the best k starts x the best k ends of every window
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from qa.decoding.window_scores import BoolArray, FloatArray, IntArray, WindowScores, WindowTable
 
-MAX_PAIRS = 2_000_000
-"""Start-end pairs looked at in one go: it bounds the memory of a search, whatever the data set's size."""
+MAX_PAIRS = 1 << 18
+"""Start-end pairs looked at in one go: few enough that they stay in a processor's cache, and that the memory
+of a search does not grow with the data set."""
 
-_NO_START, _NO_END = 1 << 29, -(1 << 29)  # far enough apart that every length made of one of them is negative
+_FAR = 1 << 14  # tokens of this distance make no span; differences of two such numbers fit into 16 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,35 +42,87 @@ class Candidates:
         """The candidates chosen by an index array or a mask, in its order."""
         return Candidates(self.example[index], self.start[index], self.end[index], self.score[index])
 
+    @classmethod
+    def join(cls, parts: Sequence[Candidates]) -> Candidates:
+        """All of them, one part after another; none where there is no part."""
+        nothing = np.zeros(0, np.int32)
+        none = cls(nothing, nothing, nothing, np.zeros(0))
+        parts = [none, *parts]
+        return cls(
+            np.concatenate([part.example for part in parts]),
+            np.concatenate([part.start for part in parts]),
+            np.concatenate([part.end for part in parts]),
+            np.concatenate([part.score for part in parts]),
+        )
 
-def search_candidates(
-    scores: WindowScores, windows: WindowTable, *, n_best_size: int, max_answer_length: int, max_context: bool
-) -> Iterator[Candidates]:
-    """Every valid span of every example, sorted, in groups of whole examples of bounded size.
 
-    A span is a start and an end among the best `n_best_size` of one window, both in the passage, with
-    end >= start, at most `max_answer_length` tokens and at least one character; `max_context`: see
-    `max_context_starts`. Logits are added in float64, as BERT and SpanBERT add Python floats: that is exact
-    for float32 logits of ordinary size, so that scores tie only where the sums do. Equal scores keep the
-    order window, rank of the start, rank of the end.
+@dataclass(frozen=True, eq=False)
+class CandidateSearch:
+    """Every valid span of every example, found window by window.
+
+    A span is a start and an end among the best `k` of one window, both in the passage, with end >= start, at
+    most `max_answer_length` tokens and at least one character; `max_context`: see `max_context_starts`.
+    Logits are added in float64, as BERT and SpanBERT add Python floats: that is exact for float32 logits of
+    ordinary size, so that scores tie only where the sums do. Equal scores keep the order window, rank of the
+    start, rank of the end.
     """
-    most_windows = max(1, MAX_PAIRS // min(n_best_size, max(1, scores.start_logits.shape[1])) ** 2)
-    for first, last in _groups(windows.example_index, most_windows):
-        starts = scores.start_tokens[first:last, :n_best_size].astype(np.int32)
-        ends = scores.end_tokens[first:last, :n_best_size].astype(np.int32)
-        passage_start = windows.passage_start[first:last, None]
-        passage_end = windows.passage_end[first:last, None]
-        possible = (starts >= passage_start) & (starts < passage_end)
-        if max_context:
-            possible &= max_context_starts(windows, first, last, starts)
-        starts = np.where(possible, starts, _NO_START)
-        ends = np.where((ends >= passage_start) & (ends < passage_end), ends, _NO_END)
+
+    scores: WindowScores
+    windows: WindowTable
+    k: int
+    max_answer_length: int
+    max_context: bool
+
+    @property
+    def _windows_at_once(self) -> int:
+        return max(1, MAX_PAIRS // max(1, self.k) ** 2)
+
+    def groups(self) -> Iterator[IntArray]:
+        """The windows, in groups of whole examples of bounded size."""
+        for first, last in _groups(self.windows.example_index, self._windows_at_once):
+            yield np.arange(first, last)
+
+    def best(self, rows: IntArray, depth: int) -> tuple[Candidates, IntArray]:
+        """At most the best `depth` pairs of each example that hold a character.
+
+        rows: windows, ascending: all of each example's. Returns: the spans, and the examples that may have
+        more pairs than were looked at.
+        """
+        table = self.windows
+        starts, ends = self.scores.start_tokens[rows, : self.k], self.scores.end_tokens[rows, : self.k]
+        begin, stop = table.passage_start[rows, None], table.passage_end[rows, None]
+        start_ok, end_ok = (starts >= begin) & (starts < stop), (ends >= begin) & (ends < stop)
+        if self.max_context:
+            start_ok &= max_context_starts(table, rows, starts)
+        start_logits, end_logits = (
+            logits[rows, : self.k] for logits in (self.scores.start_logits, self.scores.end_logits)
+        )
+        places, cut = [], []
         # A single example may have more windows than fit: its pairs are searched in parts and pooled.
-        parts = []
-        for part in range(first, last, most_windows):
-            rows = slice(part - first, part - first + most_windows)
-            parts.append(_pairs(scores, windows, part, starts[rows], ends[rows], max_answer_length))
-        yield _sorted_by_score(parts[0] if len(parts) == 1 else _join(parts))
+        for at in range(0, len(rows), self._windows_at_once):
+            part = slice(at, at + self._windows_at_once)
+            valid = _valid(starts[part], ends[part], start_ok[part], end_ok[part], self.max_answer_length)
+            found, more = _highest(start_logits[part], end_logits[part], valid, depth)
+            places.append(found + at * self.k**2)
+            cut.append(more)
+        pair = np.concatenate(places)
+        start = pair // self.k  # in an array (rows, k), like `end`
+        window = start // self.k
+        end = window * self.k + pair % self.k
+        score = start_logits.reshape(-1)[start].astype(np.float64) + end_logits.reshape(-1)[end]
+        example = table.example_index[rows]
+        order, longer = _best_first(example[window], score, depth)
+        window, start, end = window[order], start[order], end[order]
+        first_token = table.row_splits[rows][window]
+        spans = Candidates(
+            example[window],
+            table.offsets[first_token + starts.reshape(-1)[start], 0],
+            table.offsets[first_token + ends.reshape(-1)[end], 1],
+            score[order],
+        )
+        # Tokens without characters exist (a lone space of a byte-level tokenizer); "" would mean "no answer".
+        visible = spans.start < spans.end
+        return spans if visible.all() else spans.at(visible), np.union1d(example[np.concatenate(cut)], longer)
 
 
 def _groups(example_index: IntArray, most_windows: int) -> Iterator[tuple[int, int]]:
@@ -89,64 +142,76 @@ def _groups(example_index: IntArray, most_windows: int) -> Iterator[tuple[int, i
         yield bounds[opened], len(example_index)
 
 
-def _pairs(
-    scores: WindowScores,
-    windows: WindowTable,
-    first: int,
-    starts: IntArray,
-    ends: IntArray,
-    max_answer_length: int,
-) -> Candidates:
-    """The valid spans of the windows from `first` on, in the order window, start rank, end rank.
+def _valid(
+    starts: IntArray, ends: IntArray, start_ok: BoolArray, end_ok: BoolArray, max_answer_length: int
+) -> BoolArray:
+    """(windows, k, k) which starts make a span with which ends.
 
-    starts, ends: (windows, k) tokens; `_NO_START`, `_NO_END` where there is none in the passage.
+    starts, ends, start_ok, end_ok: (windows, k) tokens, and whether they may be one.
     """
-    distance = ends[:, None, :] - starts[:, :, None]
-    window, start_rank, end_rank = np.nonzero((distance >= 0) & (distance < max_answer_length))
-    start_token, end_token = starts[window, start_rank], ends[window, end_rank]
-    window += first
-    row = windows.row_splits[window]
-    start, end = windows.offsets[row + start_token, 0], windows.offsets[row + end_token, 1]
-    score = scores.start_logits[window, start_rank].astype(np.float64) + scores.end_logits[window, end_rank]
-    spans = Candidates(windows.example_index[window], start, end, score)
-    # Tokens without characters exist (a lone space of a byte-level tokenizer); "" would mean "no answer".
-    visible = start < end
-    return spans if visible.all() else spans.at(visible)
+    longest = max(starts.max(initial=0), ends.max(initial=0))
+    signed, unsigned, far = ("int16", "uint16", _FAR) if longest < _FAR else ("int64", "uint64", 1 << 40)
+    starts = np.where(start_ok, starts.astype(signed), far)
+    ends = np.where(end_ok, ends.astype(signed), -far)
+    # Without a sign, a negative distance is longer than any answer: one comparison in place of two.
+    distance: IntArray = (ends[:, None, :] - starts[:, :, None]).view(unsigned)
+    return distance < min(max_answer_length, far)
 
 
-def _join(parts: list[Candidates]) -> Candidates:
-    names = ("example", "start", "end", "score")
-    return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+def _highest(
+    start_logits: FloatArray, end_logits: FloatArray, valid: BoolArray, depth: int
+) -> tuple[IntArray, BoolArray]:
+    """Places in (windows, k, k) of each window's `depth` highest valid pairs, of equal ones all, ascending.
 
+    start_logits, end_logits: (windows, k). Returns the places, and (windows,) whether a window may have more.
 
-def _sorted_by_score(spans: Candidates) -> Candidates:
-    """Each example's spans by descending score, equal scores in the order they came.
-
-    One short sort per example, as rows of a matrix, takes a fifth of the time of one long sort of all spans.
+    Sums are rounded here, which may make them equal but never turns their order round.
     """
-    first = np.flatnonzero(np.diff(spans.example, prepend=-1))
-    counts = np.diff(first, append=len(spans))
+    pairs = valid.shape[1] * valid.shape[2]
+    if depth >= pairs:
+        return np.flatnonzero(valid), np.zeros(len(valid), bool)
+    with np.errstate(over="ignore"):
+        sums = np.where(valid, start_logits[:, :, None] + end_logits[:, None, :], -np.inf)
+    sums = sums.reshape(-1, pairs)
+    least = np.partition(sums, pairs - depth, axis=1)[:, pairs - depth, None]
+    return np.flatnonzero((sums >= least) & valid.reshape(-1, pairs)), least[:, 0] > -np.inf
+
+
+def _best_first(example: IntArray, score: FloatArray, depth: int) -> tuple[IntArray, IntArray]:
+    """The rows of each example's `depth` best scores, best first, equal ones in the order they came.
+
+    example: (pairs,) ascending. Returns the rows, and the examples that have more.
+
+    One short sort per example, as rows of a matrix, takes a fifth of the time of one long sort of all pairs.
+    """
+    first = starts_of_runs(example)
+    counts = np.diff(first, append=len(example))
     filled = np.arange(counts.max(initial=0)) < counts[:, None]
     keys = np.full(filled.shape, np.inf)
-    keys[filled] = -spans.score
-    order = np.argsort(keys, axis=1, kind="stable")
-    return spans.at((order + first[:, None])[filled])
+    keys[filled] = -score
+    order = np.argsort(keys, axis=1, kind="stable") + first[:, None]
+    return order[:, :depth][filled[:, :depth]], example[first[counts > depth]]
 
 
-def max_context_starts(windows: WindowTable, first: int, last: int, starts: IntArray) -> BoolArray:
+def starts_of_runs(numbers: IntArray) -> IntArray:
+    """Where runs of equal numbers begin. numbers: not negative."""
+    return np.flatnonzero(np.diff(numbers, prepend=-1))
+
+
+def max_context_starts(windows: WindowTable, rows: IntArray, starts: IntArray) -> BoolArray:
     """BERT's and SpanBERT's rule: a token may start an answer only in the window that shows most around it.
 
     A window's score for a token is min(passage tokens to its left, to its right) + 0.01 * the window's
     passage length; the highest wins, the first window on ties (`_check_is_max_context` in BERT's
     run_squad.py).
 
-    first, last: a range of windows that holds whole examples.
-    starts: (last - first, k) token indices. Returns (last - first, k), False outside the passage.
+    rows: windows, ascending: all of each example's.
+    starts: (rows, k) token indices. Returns (rows, k), False outside the passage.
     """
-    example = windows.example_index[first:last]
-    begin = windows.document_start[first:last].astype(np.int64)[:, None]
-    size = (windows.passage_end[first:last] - windows.passage_start[first:last])[:, None]
-    position = begin + starts - windows.passage_start[first:last, None]
+    example = windows.example_index[rows]
+    begin = windows.document_start[rows].astype(np.int64)[:, None]
+    size = (windows.passage_end[rows] - windows.passage_start[rows])[:, None]
+    position = begin + starts - windows.passage_start[rows, None]
     own = _context_score(position, begin, size)
     wins = own >= 0
     for step in count(1):

@@ -11,15 +11,17 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
-from typing import Any, ClassVar, Literal, get_args
+from itertools import repeat
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from qa.decoding.candidates import Candidates, search_candidates
-from qa.decoding.window_scores import FloatArray, WindowScores, WindowTable, top_k
+from qa.decoding.candidates import Candidates, CandidateSearch, starts_of_runs
+from qa.decoding.duplicates import TextKeys, is_new, places, same_text, without_overlaps
+from qa.decoding.spans import SpanArrays, SpanView
+from qa.decoding.window_scores import BoolArray, FloatArray, IntArray, WindowScores, WindowTable, top_k
 from qa.errors import InputError
-from qa.records import Prediction, Span
+from qa.records import Prediction
 
 __all__ = ["DecodingSettings", "Duplicates", "WindowScores", "WindowTable", "decode", "top_k"]
 
@@ -80,29 +82,28 @@ def decode(
     null score, too. Raises ValueError where the arguments do not belong together.
     """
     _check_match(scores, windows, contexts, ids, settings.n_best_size)
-    n_best: list[tuple[Span, ...]] = [()] * len(ids)
-    context_lengths = np.fromiter(map(len, contexts), np.int64, len(contexts))
-    groups = search_candidates(
+    search = CandidateSearch(
         scores,
         windows,
-        n_best_size=settings.n_best_size,
+        k=min(settings.n_best_size, scores.start_logits.shape[1]),
         max_answer_length=settings.max_answer_length,
         max_context=settings.max_context,
     )
-    for spans in groups:
-        if np.any(spans.end > context_lengths[spans.example]):
-            raise ValueError(
-                "a window's offsets reach beyond its context: the windows belong to other examples"
-            )
-        if settings.duplicates == "overlap":
-            spans = _without_overlaps(spans, settings.n_best_size)
-        bounds = [*_first_of_each_example(spans).tolist(), len(spans)]
-        with _collector_paused():
-            for lo, hi in pairwise(bounds):
-                example = int(spans.example[lo])
-                n_best[example] = _distinct(spans, lo, hi, contexts[example], settings)
+    choose = _Chooser(contexts, settings)
+    spans = Candidates.join([choose(search, rows) for rows in search.groups()])
     null_scores = _null_scores(scores, windows, len(ids)).tolist()
-    return [Prediction(*fields) for fields in zip(ids, n_best, null_scores, strict=True)]
+    with _collector_paused():
+        return _predictions(spans, contexts, ids, null_scores)
+
+
+def _predictions(
+    spans: Candidates, contexts: Sequence[str], ids: Sequence[str], null_scores: list[float]
+) -> list[Prediction]:
+    arrays = SpanArrays(spans.start, spans.end, spans.score.astype(np.float64, copy=False))
+    arrays.score.flags.writeable = False
+    bounds = np.searchsorted(spans.example, np.arange(len(ids) + 1)).tolist()
+    views = map(SpanView, repeat(arrays), contexts, bounds[:-1], bounds[1:])
+    return list(map(Prediction, ids, views, null_scores))
 
 
 def _check_match(
@@ -132,9 +133,9 @@ def _check_match(
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Hundreds of thousands of small records in a row set off full collections that find nothing to free.
+    """Tens of thousands of small records in a row set off collections that find nothing to free.
 
-    Beside a loaded model they take as long as all the rest of decoding.
+    A full one, beside a loaded model, takes as long as all the rest of decoding.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -145,51 +146,50 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _first_of_each_example(spans: Candidates) -> np.ndarray:
-    """Indices of every example's best span."""
-    return np.flatnonzero(np.diff(spans.example, prepend=-1))
+class _Chooser:
+    """Takes each example's n-best out of its candidates."""
 
+    def __init__(self, contexts: Sequence[str], settings: DecodingSettings) -> None:
+        self.contexts, self.most, self.duplicates = contexts, settings.n_best_size, settings.duplicates
+        self.lengths = np.fromiter(map(len, contexts), np.int64, len(contexts))
+        self.text_keys = TextKeys(contexts) if self.duplicates == "text" else None
 
-def _without_overlaps(spans: Candidates, n_best_size: int) -> Candidates:
-    """Spans that share a character with a better kept one left out; at most n_best_size of each example.
+    def __call__(self, search: CandidateSearch, rows: IntArray) -> Candidates:
+        """The best spans of the examples that these windows belong to.
 
-    Greedy, in rounds for all examples at once: keep every example's best, drop what overlaps it, go on.
-    """
-    left = np.arange(len(spans))
-    kept = [left[:0]]
-    for _ in range(n_best_size):
-        rest = spans.at(left)
-        first = _first_of_each_example(rest)
-        kept.append(left[first])
-        sizes = np.diff(first, append=len(rest))
-        best_start, best_end = np.repeat(rest.start[first], sizes), np.repeat(rest.end[first], sizes)
-        left = left[(rest.end <= best_start) | (rest.start >= best_end)]
-        if not len(left):
-            break
-    return spans.at(np.sort(np.concatenate(kept)))
+        Hundreds of pairs follow that nobody needs unless the first ones hold duplicates: examples that come
+        short are looked at again, deeper.
+        """
+        if self.duplicates == "overlap":
+            spans, _ = search.best(rows, len(rows) * search.k**2)
+            return without_overlaps(self._checked(spans), self.most)
+        depth, found = self.most + self.most // 4, []
+        while len(rows):
+            spans, deeper = search.best(rows, depth)
+            spans = self._checked(spans)
+            spans = spans.at(self._is_new(spans))
+            first = starts_of_runs(spans.example)
+            sizes = np.diff(first, append=len(spans))
+            deeper = np.setdiff1d(deeper, spans.example[first[sizes >= self.most]])
+            place = np.arange(len(spans)) - np.repeat(first, sizes)
+            found.append(spans.at((place < self.most) & ~np.isin(spans.example, deeper)))
+            rows, depth = rows[np.isin(search.windows.example_index[rows], deeper)], 8 * depth
+        if len(found) == 1:
+            return found[0]
+        spans = Candidates.join(found)
+        return spans.at(np.argsort(spans.example, kind="stable"))
 
+    def _checked(self, spans: Candidates) -> Candidates:
+        if np.any(spans.end > self.lengths[spans.example]):
+            raise ValueError(
+                "a window's offsets reach beyond its context: the windows belong to other examples"
+            )
+        return spans
 
-def _distinct(
-    spans: Candidates, lo: int, hi: int, context: str, settings: DecodingSettings
-) -> tuple[Span, ...]:
-    """The first n_best_size spans of `spans[lo:hi]` that differ in text, or in place, as the settings say."""
-    size = settings.n_best_size
-    kept: dict[object, Span] = {}
-    # Blocks, because hundreds of spans follow that nobody needs unless the first ones hold duplicates.
-    for block in range(lo, hi, size):
-        part = slice(block, min(block + size, hi))
-        starts, ends, scores = (
-            spans.start[part].tolist(),
-            spans.end[part].tolist(),
-            spans.score[part].tolist(),
-        )
-        texts = [context[start:end] for start, end in zip(starts, ends, strict=True)]
-        keys: list[Any] = texts if settings.duplicates == "text" else list(zip(starts, ends, strict=True))
-        for key, span in zip(keys, map(Span, starts, ends, texts, scores), strict=True):
-            kept.setdefault(key, span)
-        if len(kept) >= size:
-            break
-    return tuple(islice(kept.values(), size))
+    def _is_new(self, spans: Candidates) -> BoolArray:
+        if self.text_keys is None:
+            return is_new(spans, places(spans))
+        return is_new(spans, self.text_keys(spans), same_text(spans, self.contexts))
 
 
 def _null_scores(scores: WindowScores, windows: WindowTable, examples: int) -> FloatArray:

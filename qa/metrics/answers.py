@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -134,9 +133,11 @@ def _best_f1(prediction: Tokens, golds: list[Tokens], version: Version) -> float
 
 
 def _token_f1(prediction: Tokens, gold: Tokens) -> float:
-    common = (Counter(prediction) & Counter(gold)).total()
-    if common == 0:
+    # Most candidates of an n-best list share nothing with the gold, and sets tell so in a tenth of the time.
+    shared = set(prediction).intersection(gold)
+    if not shared:
         return 0.0
+    common = sum(min(prediction.count(token), gold.count(token)) for token in shared)
     precision = common / len(prediction)
     recall = common / len(gold)
     return 2 * precision * recall / (precision + recall)

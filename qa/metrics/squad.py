@@ -54,9 +54,12 @@ def final_scores(
     return _finish(golds, answered, raw, null_odds, threshold)
 
 
-def evaluate_squad1(golds: Golds, predictions: Mapping[str, str]) -> dict[str, float]:
+def evaluate_squad1(
+    golds: Golds, predictions: Mapping[str, str], *, scores: QuestionScores | None = None
+) -> dict[str, float]:
     """SQuAD 1.1 scores, as evaluate-v1.1.py.
 
+    scores: `final_scores` of these very arguments, where they are known already.
     Returns: exact_match, f1 (percent of all questions in `golds`). Warnings tell of missing predictions,
     which count 0, and of predictions without a question. `InputError` where a question has no gold.
     """
@@ -64,7 +67,7 @@ def evaluate_squad1(golds: Golds, predictions: Mapping[str, str]) -> dict[str, f
     if unanswerable is not None:
         raise InputError(f"Question {unanswerable!r} has no gold answer; score the data as version 2.0.")
     _check_questions(golds, predictions, allow_missing=True)
-    scores = final_scores(golds, predictions, version="1.1")
+    scores = scores or final_scores(golds, predictions, version="1.1")
     return {"exact_match": _percent(scores.exact, golds), "f1": _percent(scores.f1, golds)}
 
 
@@ -75,11 +78,13 @@ def evaluate_squad2(
     null_odds: Mapping[str, float] | None = None,
     threshold: float = 1.0,
     allow_missing: bool = False,
+    raw: QuestionScores | None = None,
 ) -> dict[str, float]:
     """SQuAD 2.0 scores, as evaluate-v2.0.py.
 
     null_odds: question id -> how much "no answer" is preferred; the answer becomes "" where they exceed
         `threshold` (strictly). The default threshold suits probabilities: 1.0 changes nothing there.
+    raw: `score_questions` of the questions that have a prediction, where it is known already.
     Returns: exact, f1 (percent), total (questions), then HasAns_* and NoAns_* over the questions with and
     without golds (absent where there are none), and, where null odds are given, best_exact,
     best_exact_thresh, best_f1, best_f1_thresh. The best_* are searched from the predictions as they stand,
@@ -91,7 +96,7 @@ def evaluate_squad2(
     """
     _check_questions(golds, predictions, allow_missing=allow_missing)
     answered = _answered(golds, predictions)
-    raw = score_questions(answered, predictions, version="2.0")
+    raw = raw or score_questions(answered, predictions, version="2.0")
     scores = _finish(golds, answered, raw, null_odds, threshold)
     result = _part(scores, list(golds))
     has_answer = [id_ for id_, texts in golds.items() if texts]

@@ -34,6 +34,8 @@ def attach(
     with warnings.catch_warnings():
         # Names such as `lora` are safe with this version of peft.
         warnings.filterwarnings("ignore", message="Adapter name '.*' should not be contained")
+        # peft asks transformers by a name that is about to go.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
         for name, folder in saved.items():
             model = _load(model, name, folder, trains=name == active)
         if not isinstance(model, Wrapper) or active not in model.peft_config:

@@ -18,7 +18,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
+from qa import attention
 from qa.errors import InputError
+from qa.packing import Spread, position_padding, positions_of
 
 INPUT_PROMPTS = frozenset({PeftType.PROMPT_TUNING, PeftType.P_TUNING})
 SUPPORTED_PROMPTS = INPUT_PROMPTS | {PeftType.PREFIX_TUNING}
@@ -142,8 +144,12 @@ class PrefixKeyValues:
     where they were.
     """
 
-    def __init__(self, prefix: Tensor, num_layers: int, num_heads: int) -> None:
-        """prefix: (virtual_tokens, 2 * num_layers * hidden_size), laid out as peft lays it out."""
+    def __init__(self, prefix: Tensor, num_layers: int, num_heads: int, spread: Spread | None = None) -> None:
+        """prefix: (virtual_tokens, 2 * num_layers * hidden_size), laid out as peft lays it out.
+
+        spread: of the prefix over the windows of a packed batch; None: every row begins with it.
+        """
+        self.spread = spread
         by_head = prefix.view(prefix.shape[0], 2 * num_layers, num_heads, -1)
         self.states = by_head.permute(1, 2, 0, 3)  # (2 * num_layers, num_heads, virtual_tokens, head_dim)
         self.unread = set(range(num_layers))
@@ -155,9 +161,15 @@ class PrefixKeyValues:
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """(batch, num_heads, seq_len, head_dim) each -> the same with the prefix in front of seq_len."""
+        """(batch, num_heads, seq_len, head_dim) each -> the same with the prefix in front of seq_len.
+
+        Of a packed batch, (1, num_heads, tokens, head_dim): with the prefix in front of every window.
+        """
         self.unread.discard(layer_idx)
         key, value = self.states[2 * layer_idx : 2 * layer_idx + 2].to(keys.dtype)
+        if self.spread is not None:
+            spread = self.spread
+            return spread.apply(key[None], keys, dim=2), spread.apply(value[None], values, dim=2)
         rows = (keys.shape[0], -1, -1, -1)
         return torch.cat([key.expand(rows), keys], dim=2), torch.cat([value.expand(rows), values], dim=2)
 
@@ -170,15 +182,18 @@ def prefixed_forward(
     prefix: (virtual_tokens, 2 * layers * hidden_size). config: peft's PrefixTuningConfig.
     Raises: InputError where a layer does not read the prefix, which would go unnoticed.
     """
-    _refuse_packed(inputs)
     if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise InputError("activation checkpointing drops a prefix; turn it off, or take another method")
-    states = PrefixKeyValues(prefix, config.num_layers, config.num_attention_heads)
+    count, spread = prefix.shape[0], _spread(model, inputs, prefix.shape[0])
+    states = PrefixKeyValues(prefix, config.num_layers, config.num_attention_heads, spread)
+    if spread is not None:
+        longest = inputs["max_length_k"] + count
+        inputs = inputs | {"cu_seq_lens_k": spread.begins, "max_length_k": longest}
     mask = inputs.get("attention_mask")
     if mask is not None:
         # One more column per prefix vector, open to every row; a 4-d mask of floats is added to the scores.
         opened = 0.0 if mask.is_floating_point() and mask.dim() == 4 else 1
-        inputs = inputs | {"attention_mask": functional.pad(mask, (prefix.shape[0], 0), value=opened)}
+        inputs = inputs | {"attention_mask": functional.pad(mask, (count, 0), value=opened)}
     output = model(**inputs, past_key_values=states)
     if states.unread:
         raise InputError(
@@ -200,28 +215,34 @@ def prompted_forward(
     inputs = dict(inputs)
     labels = [inputs.pop("start_positions", None), inputs.pop("end_positions", None)]
     return_dict = inputs.pop("return_dict", getattr(model.config, "return_dict", True))
-    output = model(**prompted_inputs(model, prompt, inputs), return_dict=True)
-    start_logits, end_logits = (
-        logits[:, len(prompt) :].contiguous() for logits in (output.start_logits, output.end_logits)
-    )
+    spread = _spread(model, inputs, len(prompt))
+    output = model(**prompted_inputs(model, prompt, inputs, spread), return_dict=True)
+
+    def real(values: Tensor) -> Tensor:
+        return values[:, len(prompt) :].contiguous() if spread is None else values[:, spread.places]
+
+    start_logits, end_logits = real(output.start_logits), real(output.end_logits)
     hidden_states = output.hidden_states
     aligned = QuestionAnsweringModelOutput(
         loss=None if None in labels else bert_span_loss(start_logits, end_logits, *labels),
         start_logits=start_logits,
         end_logits=end_logits,
-        hidden_states=hidden_states and tuple(states[:, len(prompt) :] for states in hidden_states),
+        hidden_states=hidden_states and tuple(real(states) for states in hidden_states),
         attentions=output.attentions,
     )
     return aligned if return_dict else aligned.to_tuple()
 
 
-def prompted_inputs(model: PreTrainedModel, prompt: Tensor, inputs: dict[str, Any]) -> dict[str, Any]:
+def prompted_inputs(
+    model: PreTrainedModel, prompt: Tensor, inputs: dict[str, Any], spread: Spread | None = None
+) -> dict[str, Any]:
     """`inputs` with the virtual tokens in front, as embeddings; what is not given stays the model's default.
+
+    spread: of the prompt over the windows of a packed batch.
 
     Virtual tokens have segment 0 and all share the first real token's position, a constant that training
     absorbs: they use up no position, and none of the real ones moves.
     """
-    _refuse_packed(inputs)
     if "flash" in (model.config._attn_implementation or ""):
         raise InputError(
             "attn_implementation: flash attention takes repeated positions for the start of another packed "
@@ -234,10 +255,18 @@ def prompted_inputs(model: PreTrainedModel, prompt: Tensor, inputs: dict[str, An
     input_ids = inputs.pop("input_ids", None)
     embeds = inputs["inputs_embeds"] if input_ids is None else model.get_input_embeddings()(input_ids)
     rows = prompt.to(embeds.dtype).expand(embeds.shape[0], -1, -1)
-    inputs["inputs_embeds"] = torch.cat([rows, embeds], dim=1)
-    inputs["position_ids"] = functional.pad(positions, (len(prompt), 0), value=first)
+    columns = {"position_ids": (positions, first)}
     if "token_type_ids" in inputs:
-        inputs["token_type_ids"] = functional.pad(inputs["token_type_ids"], (len(prompt), 0), value=0)
+        columns["token_type_ids"] = (inputs["token_type_ids"], 0)
+    for name, (column, value) in columns.items():
+        inputs[name] = functional.pad(column, (len(prompt), 0), value=value)
+    inputs["inputs_embeds"] = torch.cat([rows, embeds], dim=1)
+    if spread is not None:
+        for name in (*columns, "inputs_embeds"):
+            inputs[name] = inputs[name].index_select(1, spread.source)
+        longest = inputs["max_length_q"] + len(prompt)
+        inputs |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), spread.begins)
+        inputs |= dict.fromkeys(("max_length_q", "max_length_k"), longest)
     mask = inputs.get("attention_mask")
     if mask is not None:
         if mask.dim() != 2:
@@ -247,21 +276,15 @@ def prompted_inputs(model: PreTrainedModel, prompt: Tensor, inputs: dict[str, An
 
 
 def real_positions(model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, int]:
-    """Positions of the real tokens as the bare encoder numbers them, (batch or 1, seq_len), and the first.
-
-    BERT counts from 0. RoBERTa's position table reserves a row for padding: it counts from one past it, and
-    leaves padding tokens on it (transformers: `create_position_ids_from_input_ids`).
-    """
-    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
-    padding = getattr(tables[0], "padding_idx", None) if tables else None
+    """Positions of the real tokens as the bare encoder numbers them, (batch or 1, seq_len), and the first."""
+    padding = position_padding(model)
     first = 0 if padding is None else padding + 1
     if "position_ids" in inputs:
         return inputs["position_ids"], first
-    if padding is not None and "input_ids" in inputs:
-        real = inputs["input_ids"].ne(padding).long()
-        return real.cumsum(dim=1) * real + padding, first
-    given = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
-    return torch.arange(first, first + given.shape[1], device=given.device).unsqueeze(0), first
+    if "input_ids" in inputs:
+        return positions_of(inputs["input_ids"], padding), first
+    embeds = inputs["inputs_embeds"]
+    return torch.arange(first, first + embeds.shape[1], device=embeds.device).unsqueeze(0), first
 
 
 def bert_span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
@@ -278,9 +301,18 @@ def bert_span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, end
     return (losses[0] + losses[1]) / 2
 
 
-def _refuse_packed(inputs: dict[str, Any]) -> None:
-    if "cu_seq_lens_q" in inputs:
+def _spread(model: PreTrainedModel, inputs: dict[str, Any], count: int) -> Spread | None:
+    """Where `count` further tokens stand before each window of a packed batch; None for a padded one.
+
+    Raises: InputError where the model's attention would look past the windows' boundaries.
+    """
+    if "cu_seq_lens_q" not in inputs:
+        return None
+    if model.config._attn_implementation != attention.NAME:
         raise InputError(
-            "packed batches: prompts and prefixes stand before each sequence, which a pack has no room for; "
-            "use padded batches"
+            f"packed batches: prompts and prefixes need the attention {attention.NAME!r} "
+            "(qa.attention.enable), not "
+            f"{model.config._attn_implementation}; use padded batches"
         )
+    tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+    return Spread.before_each(inputs["cu_seq_lens_q"], tokens.shape[1], count)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from qa.confidence.final_answers import choose
 from qa.predicting.options import Options
 from qa.records import Example, Prediction, Span
 
@@ -118,9 +117,9 @@ def ranked_results(
     """The best `top_k` answers over contexts that are read as one document, best first; never none.
 
     Scores are shares of one softmax over the best spans of the whole document and "no answer" (unless the
-    reader's temperature was fitted without it): together at most 1. The threshold decides whether "no answer"
-    comes before the best span. Spans that become the same words count once, with the best one's score. Where
-    there is nothing to answer with, the only answer is "".
+    reader's temperature was fitted without it): together at most 1. Where "no answer" is offered, the
+    threshold decides whether it comes before the best span. Spans that become the same words count once, with
+    the best one's score. Where there is nothing to answer with, the only answer is "".
     sources: of each span, the index of its context.
     """
     shares, null_share = options.probabilities(prediction)
@@ -128,10 +127,10 @@ def ranked_results(
         RankedResult(score=share, start=start, end=end, answer=contexts[source][start:end], context=source)
         for source, start, end, share in _distinct(contexts, prediction, sources, shares, options, words)
     ]
-    offered = options.calibration.threshold is not None
+    offered = options.may_be_empty
     if offered or not found:
         place = 0
-        if choose(prediction, options.calibration).span is not None:
+        if options.chosen(prediction).span is not None:
             place = max(1, sum(result["score"] >= null_share for result in found))
         score = null_share if offered else 0.0
         found.insert(place, RankedResult(score=score, start=0, end=0, answer="", context=None))
@@ -146,15 +145,44 @@ def _distinct(
     options: Options,
     words: Words,
 ) -> list[tuple[int, int, int, float]]:
-    """Source, start, end, share of the best `top_k` places, stretched to whole words where that is wanted."""
-    spans, kept = prediction.n_best, dict[tuple[int, int, int], float]()
+    """Source, start, end, share of the best `top_k` places, stretched to whole words where that is wanted.
+
+    Spans may become one, or come to overlap, when they are stretched: `duplicates` holds after it.
+    """
+    rule, spans = options.decoding.duplicates, prediction.n_best
+    kept = dict[tuple[object, ...], tuple[int, int, int, float]]()
     for at in range(0, len(spans), options.top_k):
         block = slice(at, at + options.top_k)
         places = [(span.start, span.end) for span in spans[block]]
         if options.align_to_words:
             places = words.aligned([contexts[source] for source in sources[block]], places)
-        for source, place, share in zip(sources[block], places, shares[block].tolist(), strict=True):
-            kept.setdefault((source, *place), share)
+        for source, (start, end), share in zip(sources[block], places, shares[block].tolist(), strict=True):
+            if rule == "overlap" and any(overlap((source, start, end), place[:3]) for place in kept.values()):
+                continue
+            key = (source, contexts[source][start:end]) if rule == "text" else (source, start, end)
+            kept.setdefault(key, (source, start, end, share))
         if len(kept) >= options.top_k:
             break
-    return [(*place, share) for place, share in kept.items()]
+    return list(kept.values())
+
+
+def overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    """Whether two places, each (context, start, end), share a character."""
+    return one[0] == other[0] and one[1] < other[2] and other[1] < one[2]
+
+
+def apart(ranked: Sequence[RankedResult]) -> list[RankedResult]:
+    """Results, best first, without those that overlap a better one: other answers, not other cuts of one."""
+    kept: list[RankedResult] = []
+    for result in ranked:
+        place = _place(result)
+        if place is None or not any(
+            overlap(place, other) for other in map(_place, kept) if other is not None
+        ):
+            kept.append(result)
+    return kept
+
+
+def _place(result: RankedResult) -> tuple[int, int, int] | None:
+    source = result["context"]
+    return None if source is None else (source, result["start"], result["end"])

@@ -12,7 +12,15 @@ from qa.confidence.final_answers import CALIBRATION_NAME, Calibration, read_cali
 from qa.configuration import read_yaml
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
-from qa.models import ModelArguments, load_reader, max_positions, resolve_checkpoint
+from qa.hub import adapter_folder, at_revision, reader_folder, refuse_pickles
+from qa.models import (
+    DEFAULT_READER,
+    ModelArguments,
+    load_reader,
+    local_folder,
+    max_positions,
+    resolve_checkpoint,
+)
 from qa.tokenizers import is_cased_vocabulary, load_tokenizer, lower_cases, pair_template
 from qa.windows import WindowSettings
 
@@ -20,7 +28,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-DEFAULT_READER = Path(__file__).parents[1] / "readers" / "default"
 FORMER_MAX_SEQ_LENGTH, FORMER_DOC_STRIDE, FORMER_MAX_ANSWER_LENGTH = 384, 128, 15
 """Defaults of the removed transformers pipeline, for readers that bring no settings."""
 
@@ -64,27 +71,23 @@ def load(
     Raises InputError where there is no such reader.
     """
     arguments = arguments or ModelArguments()
-    if model is None:
-        if not DEFAULT_READER.is_dir():
-            raise InputError(
-                "model: no default reader comes with this version; name one, as in "
-                'QuestionAnswerer("outputs/run"): a finished run, a folder, or a hub name'
-            )
-        model = DEFAULT_READER
+    model = DEFAULT_READER if model is None else model
     if isinstance(model, str | Path):
-        name = str(model)
-        loaded, source = _load_model(name, arguments)
-        revision = arguments.model_revision
+        name, revision = str(model), arguments.model_revision
+        folder = reader_folder(name, revision)
+        loaded, source = _load_model(name, folder, arguments)
+        revision = None if is_adapter(folder) and not local_folder(name).exists() else revision
     else:
         loaded, name = model, str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
         source, revision = name, getattr(model.config, "_commit_hash", None)
+        folder = reader_folder(name, revision)
     words = _tokenizer(tokenizer, source, revision, arguments.trust_remote_code)
-    loaded = loaded.to(device=_device(device))
+    loaded = _moved(loaded, _device(device))
     if dtype not in (None, "auto"):
         loaded = loaded.to(dtype=_dtype(dtype))
     longest = max_positions(loaded)
-    windows, decoding, loss, evaluated = _settings(Path(name).expanduser(), longest, words)
-    calibration_file = Path(name).expanduser() / CALIBRATION_NAME
+    windows, decoding, loss, evaluated = _settings(folder, longest, words)
+    calibration_file = folder / CALIBRATION_NAME
     if calibration_file.is_file():
         calibration = read_calibration(calibration_file)
     else:
@@ -104,14 +107,20 @@ def load(
     )
 
 
-def _load_model(name: str, arguments: ModelArguments) -> tuple[Any, str]:
+def _load_model(name: str, folder: Path, arguments: ModelArguments) -> tuple[Any, str]:
     """The model, an adapter on its base where the folder holds one, and where its tokenizer lies."""
-    if is_adapter(name):
+    if is_adapter(folder):
         from qa.peft_methods.attaching import attach
 
-        folder = Path(name).expanduser()
+        if not local_folder(name).exists():
+            if arguments.allow_pickle_weights:
+                folder = adapter_folder(at_revision(name, arguments.model_revision), allow_pickle=True)
+            # The revision was the adapter's.
+            arguments = replace(arguments, model_revision=None)
+        if not arguments.allow_pickle_weights:
+            refuse_pickles(folder, name)
         settings = folder / SAVED_SETTINGS
-        base = base_of(folder, read_yaml(settings) if settings.is_file() else {})
+        base = base_of(folder, read_yaml(settings) if settings.is_file() else {}, name)
         model = attach(load_reader(arguments, base), "reader", saved={"reader": str(folder)})
         return model, resolve_checkpoint(base)
     return load_reader(arguments, name, expect_head=True), resolve_checkpoint(name)
@@ -141,6 +150,16 @@ def resolve_tokenizer_folder(name: str) -> str:
     """A folder with `~` expanded; anything else as it stands."""
     folder = Path(name).expanduser()
     return str(folder) if folder.is_dir() else name
+
+
+def _moved(model: Any, device: torch.device) -> Any:
+    try:
+        return model.to(device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"device: {device} cannot be used here ({reason}); give cpu, or leave it out"
+        ) from error
 
 
 def _device(device: Any) -> torch.device:

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qa.confidence.final_answers import Calibration, FloatArray, probabilities
+from qa.confidence.final_answers import (
+    Calibration,
+    FinalAnswer,
+    FloatArray,
+    choose,
+    probabilities,
+)
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
 from qa.predicting.loading import Reader
@@ -33,7 +39,8 @@ PADDINGS = {"do_not_pad": False, "longest": False, "max_length": True, "True": F
 class Options:
     """One call's settings, checked against the reader.
 
-    top_k: answers to a question. calibration: its threshold is None where "no answer" is no choice.
+    top_k: answers to a question. calibration: the reader's.
+    may_be_empty: whether "no answer" may be an answer; the calibration's threshold then decides.
     align_to_words: answers are stretched to whole words.
     batch_size: windows in a batch; None: as many as a budget of tokens allows.
     pad_to: tokens that every window is padded to; None: the longest of its batch.
@@ -43,6 +50,7 @@ class Options:
     windows: WindowSettings
     decoding: DecodingSettings
     calibration: Calibration
+    may_be_empty: bool
     top_k: int
     align_to_words: bool
     batch_size: int | None
@@ -52,16 +60,23 @@ class Options:
     def probabilities(self, prediction: Prediction) -> tuple[FloatArray, float]:
         """Probability of each n-best span, (n_best,), and of "no answer".
 
-        A temperature fitted without "no answer" is used so; where nothing was fitted, "no answer" always
-        takes its share, so that a one-word passage is no certain answer, and passages compare.
+        "No answer" takes its share also where it may not be given, so that a passage that does not tell gives
+        no certain answer, and passages compare. Only a temperature fitted without it is used without it.
         """
         calibration = self.calibration
-        with_null = calibration.threshold is not None or not calibration.fitted_on
+        with_null = self.may_be_empty or calibration.threshold is not None or not calibration.fitted_on
         return probabilities(
             prediction,
             calibration.temperature,
             with_null=with_null,
             threshold=calibration.threshold or 0.0,
+        )
+
+    def chosen(self, prediction: Prediction) -> FinalAnswer:
+        """The best span, or "no answer" where it may be one and the threshold, saved or 0, says so."""
+        threshold = 0.0 if self.calibration.threshold is None else self.calibration.threshold
+        return choose(
+            prediction, replace(self.calibration, threshold=threshold), may_be_empty=self.may_be_empty
         )
 
 
@@ -77,9 +92,9 @@ def refuse_unknown(told: Mapping[str, Any]) -> None:
 def resolve(reader: Reader, told: Mapping[str, Any]) -> Options:
     """Settings of a call. Absent or None: the reader's own, and where it has none the removed pipeline's.
 
-    Other than in the removed pipeline: `max_question_len` is obeyed; `handle_impossible_answer` is on by
-    itself where a threshold was saved with the reader; `align_to_words` is on by itself only for readers that
-    bring no settings, because others were evaluated without.
+    Other than in the removed pipeline: `max_question_len` is obeyed; `handle_impossible_answer` decides by
+    the threshold saved with the reader, and by 0 where none was; `align_to_words` is on by itself only for
+    readers that bring no settings, because others were evaluated without.
     Raises InputError, a ValueError, for what is unknown or cannot be.
     """
     refuse_unknown(told)
@@ -96,7 +111,8 @@ def resolve(reader: Reader, told: Mapping[str, Any]) -> Options:
     return Options(
         windows=windows,
         decoding=decoding,
-        calibration=_calibration(reader.calibration, told.get("handle_impossible_answer")),
+        calibration=reader.calibration,
+        may_be_empty=bool(told.get("handle_impossible_answer", False)),
         top_k=top_k,
         align_to_words=bool(told.get("align_to_words", not reader.evaluated)),
         batch_size=_number(told, "batch_size", 1) if "batch_size" in told else None,
@@ -158,11 +174,3 @@ def _decoding(
         max_answer_length=_number(told, "max_answer_len", base.max_answer_length),
         duplicates=told.get("duplicates", "keep"),
     )
-
-
-def _calibration(saved: Calibration, handle_impossible_answer: bool | None) -> Calibration:
-    if handle_impossible_answer is None:
-        return saved
-    if not handle_impossible_answer:
-        return replace(saved, threshold=None)
-    return replace(saved, threshold=0.0) if saved.threshold is None else saved

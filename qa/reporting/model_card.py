@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qa.files import write_text
-from qa.results import RunRecord
+from qa.results import RunRecord, public_command
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -32,28 +32,37 @@ SETTINGS = (
 """What the card shows of a run's settings, a line of related ones each."""
 
 
-def write_model_card(folder: Path, record: RunRecord) -> Path:
+def write_model_card(
+    folder: Path,
+    record: RunRecord,
+    *,
+    evaluations: Sequence[RunRecord] = (),
+    about: str = "",
+    place: str = "THIS_FOLDER",
+) -> Path:
     """Write a model card that the hub can read, scores included (Trainer's own card has empty results).
 
     Local models and files are called by their names, so that it names no folder of this machine.
-    Returns: the file.
+    evaluations: records of later evaluations of the same reader. about: paragraphs after the introduction.
+    place: what the reader is called where it is used. Returns: the file.
     """
     from huggingface_hub import ModelCardData
 
     hub_data = {report["source"]: None for report in record.data.values() if report.get("form") == "hub"}
-    data = ModelCardData(
+    metadata = ModelCardData(
         model_name=_name(record),
         base_model=_hub_name(record.model),
         datasets=list(hub_data) or None,
         library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
         pipeline_tag="question-answering",
         tags=["extractive-question-answering", record.strategy],
-        eval_results=_eval_results(record) or None,
+        eval_results=[result for one in (record, *evaluations) for result in _eval_results(one)] or None,
     )
-    sections = (_introduction(record), _scores(record), _data(record), _settings(record), _use())
+    scores, data = _scores(record, evaluations), _data(record, evaluations)
+    sections = (_introduction(record), about.strip(), scores, data, _settings(record), _use(place))
     body = "\n\n".join(section for section in sections if section)
     path = folder / "README.md"
-    write_text(path, f"---\n{data.to_yaml().strip()}\n---\n\n{body}\n")
+    write_text(path, f"---\n{metadata.to_yaml().strip()}\n---\n\n{body}\n")
     return path
 
 
@@ -105,13 +114,18 @@ def _introduction(record: RunRecord) -> str:
     return f"# {_name(record)}\n\n{text}"
 
 
-def _scores(record: RunRecord) -> str:
-    scored = {stage: scores for stage, scores in record.scores.items() if "f1" in scores.metrics}
+def _scores(record: RunRecord, evaluations: Sequence[RunRecord]) -> str:
+    scored = [
+        (_label(one, stage, named=bool(evaluations)), scores, public_command(one.command, Path.cwd()))
+        for one in (record, *evaluations)
+        for stage, scores in one.scores.items()
+        if "f1" in scores.metrics
+    ]
     if not scored:
         return ""
-    keys = [key for key in SCORES if any(key in scores.metrics for scores in scored.values())]
+    keys = [key for key in SCORES if any(key in scores.metrics for _, scores, _ in scored)]
     rows = []
-    for stage, scores in scored.items():
+    for label, scores, _ in scored:
         cells = []
         for key in keys:
             cell = f"{scores.metrics[key]:.2f}" if key in scores.metrics else ""
@@ -119,16 +133,24 @@ def _scores(record: RunRecord) -> str:
                 low, high = scores.intervals[key]
                 cell += f" ({low:.1f} to {high:.1f})"
             cells.append(cell)
-        rows.append([STAGES.get(stage, stage), *cells])
+        rows.append([label, *cells])
     table = _table(["questions", *(SCORES[key] for key in keys)], rows)
     note = _paragraph(
         "Official SQuAD scores in percent, with a 95 % bootstrap interval in parentheses. How each was made:"
     )
-    made = "\n".join(f"{STAGES.get(stage, stage)}\n  {scores.signature}" for stage, scores in scored.items())
+    made = "\n".join(f"{label}\n  {scores.signature}\n  {command}" for label, scores, command in scored)
     return f"## Scores\n\n{table}\n\n{note}\n\n```text\n{made}\n```"
 
 
-def _data(record: RunRecord) -> str:
+def _label(record: RunRecord, stage: str, *, named: bool) -> str:
+    """What a stage's questions are called; named: by their source, because there are several."""
+    split = "test" if stage == "predict" else "validation"
+    source = f"{_source(record.data[split])}, " if named and split in record.data else ""
+    return source + STAGES.get(stage, stage)
+
+
+def _data(record: RunRecord, evaluations: Sequence[RunRecord]) -> str:
+    reports = [pair for one in (record, *evaluations) for pair in one.data.items()]
     rows = [
         [
             split,
@@ -137,7 +159,7 @@ def _data(record: RunRecord) -> str:
             "unknown" if report.get("unlabelled") else f"{report['unanswerable']:,}",
             f"`{report['fingerprint'][:16]}`",
         ]
-        for split, report in record.data.items()
+        for split, report in reports
     ]
     return f"## Data\n\n{_table(['split', 'source', 'questions', 'unanswerable', 'fingerprint'], rows)}"
 
@@ -161,14 +183,19 @@ def _settings(record: RunRecord) -> str:
     return "## Settings\n\n```yaml\n" + "\n".join(shown) + f"\n```\n\n{made_with}"
 
 
-def _use() -> str:
-    command = "python run_qa.py --model_name_or_path THIS_FOLDER --do_predict \\\n"
+def _use(place: str) -> str:
+    python = f"""from qa import QuestionAnswerer
+
+reader = QuestionAnswerer("{place}")
+reader(question="Who lit it?", context="The lamp was lit by Karen Toft.")"""
+    command = f"python run_qa.py --model_name_or_path {place} --do_predict \\\n"
     command += "  --test_file QUESTIONS --output_dir ANSWERS"
-    note = _paragraph(
+    first = _paragraph("Windows, decoding, temperature and threshold are those of this reader. In Python:")
+    second = _paragraph(
         "From a checkout of the project, with questions in any form of SQuAD or as flat records (`id`, "
-        "`question`, `context`); windows, decoding and threshold are those of this reader:"
+        "`question`, `context`):"
     )
-    return f"## Use\n\n{note}\n\n```bash\n{command}\n```"
+    return f"## Use\n\n{first}\n\n```python\n{python}\n```\n\n{second}\n\n```bash\n{command}\n```"
 
 
 def _paragraph(text: str) -> str:

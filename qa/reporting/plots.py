@@ -6,12 +6,14 @@ is written into the files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qa.configuration import nearest
 from qa.errors import InputError
+from qa.reporting.point_labels import Box, place_labels
 from qa.tables.statistics import mean
 from qa.tables.values import value_of
 
@@ -30,6 +32,21 @@ _STYLE: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "qa",
     "pdf.fonttype": 42,
+}
+
+# Sizes in typographic points: names, half a mark, and from where on a line leads to a name.
+_NAME_SIZE, _MARK, _LINE_FROM = 7, 3.5, 8.0
+
+# What axes are called where a table's column is too narrow to say it.
+_AXES = {
+    "f1": "F1 (%)",
+    "exact_match": "exact match (%)",
+    "trained_parameters": "trained parameters, head included",
+    "trained_share": "trained parameters (% of all)",
+    "checkpoint_mb": "checkpoint (MB)",
+    "tokens_per_second": "training speed (tokens/s)",
+    "peak_memory_gb": "peak memory (GB)",
+    "seconds": "training time (s)",
 }
 
 Draw = Callable[["FilledTable", Mapping[str, str], "Axes"], bool]
@@ -109,17 +126,58 @@ def _scatter(filled: FilledTable, plot: Mapping[str, str], axes: Axes) -> bool:
         across, up = filled.cell(row, x), filled.cell(row, y)
         if across.mean is not None and up.mean is not None:
             points.append((across.mean, up.mean, up.deviation or 0.0, row.label))
-    # From left to right, names stand at four heights in turn, so that neighbours do not hide one another's.
-    for index, (across_mean, up_mean, deviation, label) in enumerate(sorted(points)):
-        axes.errorbar(across_mean, up_mean, yerr=deviation or None, fmt="o", markersize=5, capsize=2)
-        near = (5, (4, -9, 14, -19)[index % 4])
-        axes.annotate(label, (across_mean, up_mean), xytext=near, textcoords="offset points", fontsize=7)
+    for across_mean, up_mean, deviation, _ in points:
+        # White edges keep apart what lies on one another.
+        style: Any = {"fmt": "o", "markersize": 6, "color": "C0", "markeredgecolor": "white"}
+        axes.errorbar(across_mean, up_mean, yerr=deviation or None, capsize=2, **style)
     if plot.get("log") == "true":
         axes.set_xscale("log")
-    axes.margins(x=0.18, y=0.12)
-    axes.set_xlabel(x.label)
-    axes.set_ylabel(y.label)
+    axes.margins(x=0.1, y=0.1)
+    axes.set_xlabel(_AXES.get(x.value, x.label))
+    axes.set_ylabel(_AXES.get(y.value, y.label))
+    _name_points(axes, points)
     return bool(points)
+
+
+def _name_points(axes: Axes, points: Sequence[tuple[float, float, float, str]]) -> None:
+    """Write names beside points (x, y, deviation, name), a thin line to those that had to step aside.
+
+    Call when everything else is drawn: names are placed by what is where.
+    """
+    figure: Any = axes.figure
+    figure.draw_without_rendering()  # settles the layout
+    unit = 72 / figure.dpi
+    renderer, transform = figure.canvas.get_renderer(), axes.transData
+    named = [axes.annotate(name, (x, y), fontsize=_NAME_SIZE, in_layout=False) for x, y, _, name in points]
+    places = [tuple(unit * transform.transform((x, y))) for x, y, _, _ in points]
+    extents = [text.get_window_extent(renderer) for text in named]
+    marks = []
+    for x, y, deviation, _ in points:
+        left, low = unit * transform.transform((x, y - deviation)) - _MARK
+        right, high = unit * transform.transform((x, y + deviation)) + _MARK
+        marks.append(Box(left, low, right, high))
+    inside = axes.get_window_extent(renderer)
+    frame = Box(*(unit * edge for edge in (inside.x0, inside.y0, inside.x1, inside.y1)))
+    sizes = [(unit * extent.width, unit * extent.height) for extent in extents]
+    for text, place, box in zip(named, places, place_labels(places, sizes, marks, frame), strict=True):
+        text.remove()
+        end_x, end_y = box.nearest(*place)
+        far = math.hypot(end_x - place[0], end_y - place[1]) > _LINE_FROM
+        line = (
+            {"arrowstyle": "-", "color": "grey", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+            if far
+            else None
+        )
+        axes.annotate(
+            text.get_text(),
+            text.xy,
+            xytext=(box.left - place[0], box.bottom - place[1]),
+            textcoords="offset points",
+            fontsize=_NAME_SIZE,
+            verticalalignment="bottom",
+            arrowprops=line,
+            in_layout=False,
+        )
 
 
 def _examples(filled: FilledTable, plot: Mapping[str, str], axes: Axes) -> bool:
@@ -149,7 +207,7 @@ def _examples(filled: FilledTable, plot: Mapping[str, str], axes: Axes) -> bool:
     axes.set_xscale("log", base=2)
     axes.set_xticks([int(column.name) for column in columns], [column.name for column in columns])
     axes.set_xlabel("training examples")
-    axes.set_ylabel("F1")
+    axes.set_ylabel(_AXES["f1"])
     if drawn:
         axes.legend(fontsize=7)
     return drawn

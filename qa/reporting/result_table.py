@@ -10,34 +10,47 @@ from typing import Any
 from qa.errors import InputError
 from qa.results import RunRecord, Scores, read_record
 
-HEADER = ("record", "reader", "trained on", "scored on", "EM", "F1", "F1, 95 %", "untrained F1", "training")
+HEADER = ("record", "reader", "trained on", "scored on", "EM", "F1", "F1, 95 %", "F1 before", "training")
 
 
 def result_table(records: Sequence[tuple[str, RunRecord]]) -> str:
-    """A Markdown table, one row per (file name, record), with the signatures of the scores below it.
+    """A Markdown table, one row per (path, record), with the signatures of the scores below it.
 
-    EM, F1 and their interval are percent. `training` is wall-clock time on the record's own hardware.
+    EM, F1 and their interval are percent. `training` is wall-clock time on the record's own hardware; what
+    only evaluates a finished reader has none.
     """
-    rows = [HEADER, tuple("---" for _ in HEADER), *(_row(name, record) for name, record in records)]
+    rows = [HEADER, tuple("---" for _ in HEADER), *(_row(path, record) for path, record in records)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", *(f"- `{name}`: `{record.scores['eval'].signature}`" for name, record in records)]
+    lines += ["", *(f"- `{_name(path)}`: `{record.scores['eval'].signature}`" for path, record in records)]
     return "\n".join(lines)
 
 
-def _row(name: str, record: RunRecord) -> tuple[str, ...]:
+def _name(path: str) -> str:
+    """A record's name: its file's, or where many records have that name, its folder's as well."""
+    place = Path(path)
+    return place.stem if place.parent.name in ("", "results") else f"{place.parent.name}/{place.stem}"
+
+
+def _row(path: str, record: RunRecord) -> tuple[str, ...]:
     scores = record.scores["eval"]
     before = record.scores.get("before")
     return (
-        f"[{name}](experiments/results/{name}.json)",
+        f"[{_name(path)}]({path})",
         f"{record.model}, {record.strategy}",
-        _questions(record.data["train"]),
+        _questions(record.data["train"]) if "train" in record.data else "",
         _questions(record.data["validation"]),
         f"{scores.metrics['exact_match']:.1f}",
         f"{scores.metrics['f1']:.1f}",
         _interval(scores),
         f"{before.metrics['f1']:.1f}" if before else "",
-        f"{record.training['seconds'] / 60:.0f} min on {_hardware(record.environment['hardware'])}",
+        _training(record),
     )
+
+
+def _training(record: RunRecord) -> str:
+    if "seconds" not in record.training:
+        return ""
+    return f"{record.training['seconds'] / 60:.0f} min on {_hardware(record.environment['hardware'])}"
 
 
 def _questions(report: dict[str, Any]) -> str:
@@ -59,7 +72,7 @@ def main(paths: Sequence[str]) -> None:
     """Print the table of the records in `paths`."""
     if not paths:
         raise InputError("no records named; give files such as experiments/results/*.json")
-    print(result_table([(Path(path).stem, read_record(Path(path))) for path in paths]))
+    print(result_table([(path, read_record(Path(path))) for path in paths]))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qa.errors import InputError
+from qa.hub import adapter_folder, short_name
 from qa.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class AdapterStrategy(Strategy):
     adapter_name_or_path: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Folders of finished adapters to load, called by their folders' names. Without "
-            "--adapter_name, the first one trains on or answers."
+            "help": "Finished adapters to load: folders or hub names (owner/name or owner/name@revision), "
+            "called by their names. Without --adapter_name, the first one trains on or answers."
         },
     )
     adapter_name: str | None = field(
@@ -72,8 +72,8 @@ class AdapterStrategy(Strategy):
         """Name -> folder of the adapters to load. One alone, without a name given, is called "default"."""
         places = self.adapter_name_or_path or []
         if len(places) == 1 and self.adapter_name is None:
-            return {DEFAULT_NAME: places[0]}
-        return {re.sub(r"[^\w-]", "-", Path(place).resolve().name): place for place in places}
+            return {DEFAULT_NAME: str(adapter_folder(places[0]))}
+        return {re.sub(r"[^\w-]", "-", short_name(place)): str(adapter_folder(place)) for place in places}
 
     @property
     def active_adapter(self) -> str:

@@ -49,6 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
         jobs=told.jobs,
         processes=told.processes,
         say=lambda line: print(line, flush=True),
+        report_to=told.report_to,
     )
     runner.changed = lambda: _write_now(runner, told)
     if told.print_commands:
@@ -155,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scale", choices=SCALES, default="smoke", help="how much data and time (default: smoke)")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time")
     add("--processes", type=int, default=1, metavar="N", help="processes (GPUs) of a run")
+    add("--report-to", metavar="TRACKER", help="track the runs, grouped by table: wandb")
     add("--print-commands", action="store_true", help="print the commands of what is missing; run nothing")
     add("--no-runs", action="store_true", help="print the table as it is")
     add("--compare", nargs=2, action="append", metavar="ROW", help="test one row against another")

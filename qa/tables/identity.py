@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from qa.datasets import content_digest
 from qa.errors import InputError
+from qa.models import local_folder
 from qa.run_settings import (
     DATA_DIR_VARIABLE,
     DataArguments,
@@ -76,7 +77,7 @@ def ask(words: Sequence[str], explicit: Sequence[str], reader: str | None = None
     """Resolve a command line as run_qa.py would, and keep what matters.
 
     explicit: names of all settings that files or words give: of transformers' others only these count.
-    reader: settings hash of the training whose reader is evaluated; None: the run trains.
+    reader: settings hash of the training whose reader is evaluated, or `finished_reader`; None: it trains.
     Raises InputError as run_qa.py would, but not for data that is not here.
     """
     from qa.arguments import parse_settings
@@ -90,6 +91,13 @@ def ask(words: Sequence[str], explicit: Sequence[str], reader: str | None = None
         chosen["reader"] = reader
     data, absent = _digests(settings)
     return Asked(values, chosen, data, absent)
+
+
+def finished_reader(name: str) -> str:
+    """By what a reader made elsewhere is known: its name, and its weights' checksum where they are here."""
+    weights = sorted(local_folder(name).glob("*.safetensors"))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in weights]
+    return "@".join([name, *digests])
 
 
 def _values(settings: Settings, explicit: Sequence[str], *, trains: bool) -> dict[str, Any]:

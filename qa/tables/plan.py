@@ -10,7 +10,7 @@ from typing import Any
 
 from qa.configuration import merge_files
 from qa.errors import InputError
-from qa.tables.identity import Asked, ask
+from qa.tables.identity import Asked, ask, finished_reader
 from qa.tables.record import GridResult, Trial
 from qa.tables.spec import Column, Grid, Row, Setting, Table
 
@@ -200,7 +200,7 @@ class Planner:
         # Every setting of the training is named again, so that what is saved with the reader changes nothing.
         told: dict[str, Setting] = {**base, **settings, "do_train": "false", "do_eval": "true"}
         told["model_name_or_path"] = NO_READER
-        reader = row.finished if trained is None else trained.asked.settings_sha256
+        reader = finished_reader(str(row.finished)) if trained is None else trained.asked.settings_sha256
         asked = self._ask(configs, told, reader)
         place = column.name if column.settings or trained is not None else None
         return Run(row.name, place, seed, configs, told, asked, reader=trained, finished=row.finished)

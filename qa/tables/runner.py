@@ -63,6 +63,7 @@ class Runner:
 
     command: what a run's words are appended to (`launch_command` by default): tests and cluster schedulers
     put another here. say: where lines of progress go. changed: called when there are new records.
+    report_to: what runs are tracked by, if anything.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class Runner:
         processes: int = 1,
         say: Callable[[str], None] = print,
         changed: Callable[[], None] | None = None,
+        report_to: str | None = None,
     ) -> None:
-        self.store, self.say, self.changed = store, say, changed
+        self.store, self.say, self.changed, self.report_to = store, say, changed, report_to
         self.jobs, self.processes = jobs, processes
         self.command = list(launch_command() if command is None else command)
         self.planner = Planner(store.table)
@@ -241,20 +243,29 @@ class Runner:
 
     def _launch(self, run: Run, lock: Lock) -> str | None:
         """Start the run and wait for its end. Returns: why it failed, or None."""
-        command = [*self.command, *run.words(self.store.run_folder(run), self.store.runs)]
         with self._changing:
             if self._stop.is_set():
                 return "stopped"
-            child = start(command, self.store.log_path(run), self._environment())
+            child = start(self._command(run), self.store.log_path(run), self._environment(run))
             self._busy[run.identity] = child
         lock.name_child(child.pid)
         code = child.wait()
         return None if code == 0 else f"  exit code {code}; {end_of_log(self.store.log_path(run))}"
 
-    def _environment(self) -> dict[str, str]:
+    def _command(self, run: Run) -> list[str]:
+        tracked = [] if self.report_to is None else ["--report_to", self.report_to]
+        return [*self.command, *run.words(self.store.run_folder(run), self.store.runs), *tracked]
+
+    def _environment(self, run: Run) -> dict[str, str]:
         """The runner's own, with the cores dealt out: accelerate gives a process on the CPU one thread."""
         threads = max(1, (os.cpu_count() or 1) // (self.jobs * self.processes))
-        return {"OMP_NUM_THREADS": str(threads), **os.environ}
+        return {"OMP_NUM_THREADS": str(threads), **self._tracked_as(run), **os.environ}
+
+    def _tracked_as(self, run: Run) -> dict[str, str]:
+        """The group and the name of a run at wandb, which reads them there."""
+        group = f"{self.store.table.name}-{self.store.table.scale}"
+        trial = f"-trial-{run.trial}" if run.trial else ""
+        return {"WANDB_RUN_GROUP": group, "WANDB_NAME": f"{group}-{Path(run.file_name).stem}{trial}"}
 
     def _progress(self, run: Run, record: TableRecord) -> str:
         state = self.look()
@@ -284,7 +295,12 @@ class Runner:
         Runs that trials have to settle come with the next call, when the trials are done.
         """
         return [
-            shlex.join([*self.command, *run.words(self.store.run_folder(run), self.store.runs)])
+            shlex.join(
+                [
+                    *(["env", *map("=".join, self._tracked_as(run).items())] if self.report_to else []),
+                    *self._command(run),
+                ]
+            )
             for run in self.look().todo
         ]
 

@@ -23,6 +23,7 @@ from qa.windows.labels import (
     ragged_arange,
     window_labels,
 )
+from qa.windows.slices import tokenize
 
 if TYPE_CHECKING:
     import datasets
@@ -201,12 +202,8 @@ class WindowColumns:
     def _passages(self, contexts: list[str]) -> Passages:
         """Tokens of distinct passages; those met before come out of memory."""
         new = [context for context in contexts if context not in self._kept]
-        for context, encoding in zip(
-            new, self.backend.encode_batch(new, add_special_tokens=False), strict=True
-        ):
-            ids = np.array(encoding.ids, dtype=np.int32)
-            flat = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int32, count=2 * len(ids))
-            self._kept[context] = ids, flat.reshape(-1, 2)
+        for context, (ids, offsets) in zip(new, tokenize(self.backend, new), strict=True):
+            self._kept[context] = ids, offsets
             self._kept_tokens += len(ids)
         for context in contexts:
             self._kept.move_to_end(context)

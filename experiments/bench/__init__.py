@@ -1,0 +1,1 @@
+"""Speed and memory, side by side with what others do, on the same data in the same run: `make bench`."""
