@@ -41,9 +41,9 @@ class QuestionAnswerer:
     """A reader that is asked questions about passages.
 
     model: a finished run's folder, any QA model's folder or hub name, or a loaded model; None: the reader in
-        the box, "packaged:default-reader". A finished run brings its windows, decoding, temperature and no-answer
-        threshold; other readers get the removed pipeline's settings, and a probability that nothing was fitted
-        for.
+        the box, "packaged:default-reader". A finished run brings its windows, decoding, temperature and
+        no-answer threshold; other readers get the removed pipeline's settings, and a probability that nothing
+        was fitted for.
     tokenizer: None: the model's own, its case kept where the vocabulary is cased.
     device: as torch names it, or a GPU's number, -1 = CPU; None: the first GPU, else the CPU.
     dtype: precision of the weights; None or "auto": float32.
