@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qa.errors import InputError
+from qa.errors import run_program
 from qa.files import write_text
 from qa.reporting.compared_runs import beside_wandb, find_runs
 from qa.reporting.comparison import FORMATS, compare_runs
@@ -75,8 +75,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main, "compare.py")

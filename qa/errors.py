@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
@@ -13,3 +16,12 @@ class InputError(ValueError):
 
 class NotFiniteError(RuntimeError):
     """Loss or gradients are no longer finite; nothing of that step has touched the weights."""
+
+
+def run_program(main: Callable[[], int | None], name: str) -> None:
+    """Run a command line and exit: with what `main` returns, or, after an InputError's sentence, with 2."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)

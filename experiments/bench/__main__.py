@@ -29,7 +29,7 @@ from experiments.bench.record import (
     tables,
     write,
 )
-from qa.errors import InputError
+from qa.errors import InputError, run_program
 from qa.files import write_text
 
 PARTS = ("startup", "padding", "windows", "decoding", "memory", "training", "strategies", "gpu")
@@ -150,8 +150,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"experiments.bench: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main, "experiments.bench")

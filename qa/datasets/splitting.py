@@ -14,14 +14,13 @@ import argparse
 import os
 import random
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from qa.datasets.content import content_of
 from qa.datasets.squad import articles_of, recognises
-from qa.errors import InputError
+from qa.errors import InputError, run_program
 from qa.files import write_json
 
 DATA_DIR_VARIABLE = "QA_DATA_DIR"
@@ -87,8 +86,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"qa.datasets.splitting: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main, "qa.datasets.splitting")

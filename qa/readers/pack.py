@@ -14,13 +14,12 @@ import math
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from qa.adapters import ADAPTER_CONFIG, SAVED_SETTINGS, base_of, is_adapter
 from qa.confidence.final_answers import CALIBRATION_NAME, read_calibration
-from qa.errors import InputError
+from qa.errors import InputError, run_program
 from qa.files import sync_folder, write_text
 from qa.models import DEFAULT_READER, PACKAGED_ENCODERS, local_folder
 from qa.reporting.model_card import write_model_card
@@ -210,8 +209,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"qa.readers.pack: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main, "qa.readers.pack")

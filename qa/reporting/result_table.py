@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qa.errors import InputError
+from qa.errors import InputError, run_program
 from qa.results import RunRecord, Scores, read_record
 
 HEADER = ("record", "reader", "trained on", "scored on", "EM", "F1", "F1, 95 %", "F1 before", "training")
@@ -76,8 +76,4 @@ def main(paths: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"qa.reporting.result_table: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(lambda: main(sys.argv[1:]), "qa.reporting.result_table")

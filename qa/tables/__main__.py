@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qa.configuration import nearest
-from qa.errors import InputError
+from qa.errors import InputError, run_program
 from qa.files import write_text
 from qa.tables.cells import FilledTable, compare_cells, fill
 from qa.tables.launching import launch_command
@@ -170,8 +170,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"qa.tables: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main, "qa.tables")
