@@ -3,7 +3,9 @@
 A training step frees and asks for the same large tensors again and again. glibc's malloc gives blocks of
 megabytes back to the system at once and gets them anew, empty, so that the system fills every page with zeros
 at every step. Numbers do not change. It costs memory: batches differ in length, so that freed blocks do not
-always fit what is asked for next, and nothing goes back. Source: glibc manual, section 3.2.3.7, malloc tunable parameters; malloc/malloc.c, `__libc_mallopt`.
+always fit what is asked for next, and nothing goes back.
+
+Source: glibc manual, section 3.2.3.7, malloc tunable parameters; malloc/malloc.c, `__libc_mallopt`.
 """
 
 from __future__ import annotations
