@@ -62,3 +62,11 @@ def test_every_part_of_an_experiment_merges_with_the_base(kind: str, monkeypatch
     for path in parts:
         words = ["--config", "experiments/base.yaml", str(path), "--dataset_name", "squad"]
         assert parse_settings(words).training.do_train
+
+
+@pytest.mark.parametrize("name", re.findall(r"\(experiments/tables/out/([\w-]+)\.md\)", README))
+def test_a_table_that_the_readme_links_stands_there_as_it_was_printed(name: str) -> None:
+    printed = (ROOT / "experiments" / "tables" / "out" / f"{name}.md").read_text(encoding="utf-8")
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(rows) > 2
+    assert "\n".join(rows) in README
