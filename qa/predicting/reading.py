@@ -20,7 +20,7 @@ import torch
 from qa.batching import WindowCollator, longest_first
 from qa.datasets.table import examples_features, record_batches
 from qa.decoding import DecodingSettings, WindowScores, WindowTable, decode
-from qa.losses import answer_mask
+from qa.losses import candidate_mask
 from qa.models import forward_keys
 from qa.predicting.loading import Reader
 from qa.predicting.options import Options
@@ -202,17 +202,12 @@ def score_windows(reader: Reader, windows: WindowSet, options: Options) -> Windo
         batch = collate(reader, windows, rows, options)
         with torch.inference_mode():
             output = reader.model(**{key: batch[key] for key in keys})
-            mask = _answer_mask(batch, reader.loss)
+            mask = candidate_mask(batch, reader.loss)  # as in evaluation: one question gets one answer
             reduced = reduce_logits(output.start_logits, output.end_logits, mask, k)
         arrays = [array.cpu().numpy() for array in reduced]
         logits[:, rows], tokens[:, rows] = np.stack(arrays[0:4:2]), np.stack(arrays[1:4:2])
         null_scores[rows] = arrays[4]
     return WindowScores(logits[0], tokens[0], logits[1], tokens[1], null_scores)
-
-
-def _answer_mask(batch: dict[str, torch.Tensor], loss: str) -> torch.Tensor:
-    """What may take one of the k places: as in evaluation, so that one question gets one answer."""
-    return batch["attention_mask"].bool() if loss == "bert" else answer_mask(batch["passage_mask"])
 
 
 def batches(lengths: np.ndarray, reader: Reader, options: Options) -> Iterator[list[int]]:
