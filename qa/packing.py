@@ -18,11 +18,6 @@ PLACES = "token_places"
 """Column of a batch that is to be packed: (tokens,) long, places of real tokens in the flattened batch."""
 
 
-def token_places(attention_mask: Tensor) -> Tensor:
-    """The column `PLACES` of a batch, row by row. attention_mask: (batch, seq_len), 1 on real tokens."""
-    return attention_mask.flatten().nonzero().flatten()
-
-
 def read_batch(
     model: nn.Module, batch: Mapping[str, Tensor], keys: frozenset[str], position_padding: int | None
 ) -> Any:

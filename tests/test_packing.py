@@ -11,6 +11,7 @@ import pytest
 import strategy_cases
 import tiny_readers
 import torch
+from packing_cases import token_places
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +28,6 @@ from qa.packing import (
     position_padding,
     positions_of,
     read_batch,
-    token_places,
 )
 from qa.trainer import QATrainer
 from qa.training_arguments import QATrainingArguments

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from packing_cases import token_places
 from peft import PeftModel
 from safetensors.torch import load_file
 from strategy_cases import (
@@ -30,7 +31,7 @@ from qa.batching import WindowCollator
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
 from qa.models import count_parameters, estimate_training_bytes
-from qa.packing import PLACES, token_places
+from qa.packing import PLACES
 from qa.strategies import STRATEGIES, Lora
 from qa.trainer import QATrainer
 from qa.training_arguments import QATrainingArguments
