@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from packing_cases import token_places
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import (
@@ -37,7 +38,7 @@ from qa import attention
 from qa.attention import Boundaries, enable, packed_attention
 from qa.errors import InputError
 from qa.models import forward_keys
-from qa.packing import PLACES, position_padding, read_batch, token_places
+from qa.packing import PLACES, position_padding, read_batch
 
 Attend = Callable[[Tensor, Tensor, Tensor, Boundaries, float, float], Tensor]
 PATHS: list[Attend] = [attention._window_by_window, attention._padded]
