@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,14 +165,12 @@ def prepare_output_dir(
     resume: str | None,
     overwrite: bool,
     newest: str,
-    needed: Sequence[Path] = (),
 ) -> ResumePoint:
     """Settle what an earlier run in `output_dir` means for this one; then make the folder.
 
     training: False adds to whatever is there, and takes no notice of the rest.
     resume: None, a checkpoint, or `newest`.
     overwrite: empty the folder first; without effect where `resume` is given.
-    needed: files and folders this run will read, which overwriting must not delete.
     Raises InputError where a training would mix with an older one, or would delete what no run has made.
     """
     point = ResumePoint(None)
@@ -183,7 +180,7 @@ def prepare_output_dir(
         if training and resume is not None:
             point = _resume_point(output_dir, resume, newest)
         elif training and overwrite:
-            _clear(output_dir, needed)
+            _clear(output_dir)
         elif training:
             _refuse_earlier_run(output_dir)
         _begin(output_dir)
@@ -233,8 +230,8 @@ def _begin(output_dir: Path) -> None:
         write_text(output_dir / RUN_MARK, text)
 
 
-def _clear(output_dir: Path, needed: Sequence[Path]) -> None:
-    """Empty a run's own folder. Raises InputError where it is none, or holds what this run reads."""
+def _clear(output_dir: Path) -> None:
+    """Empty a run's own folder. Raises InputError where it is none."""
     names = sorted(path.name for path in output_dir.iterdir()) if output_dir.is_dir() else []
     if not names:
         return
@@ -242,11 +239,6 @@ def _clear(output_dir: Path, needed: Sequence[Path]) -> None:
         raise InputError(
             f"overwrite_output_dir: {output_dir} was not made by a run and is not deleted (it holds "
             f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}); delete it yourself or name another folder"
-        )
-    inside = [path for path in needed if path.resolve().is_relative_to(output_dir.resolve())]
-    if inside:
-        raise InputError(
-            f"overwrite_output_dir: this would delete {inside[0]}, which the run reads; name another folder"
         )
     # The mark goes last: what an interruption leaves can be deleted by the next run.
     for name in sorted(names, key=RUN_MARK.__eq__):

@@ -15,8 +15,8 @@ from qa.windows import Windows, WindowSettings, build_windows
 if TYPE_CHECKING:
     import datasets
 
-    from qa.arguments import DataArguments
     from qa.batching import WindowBatches
+    from qa.run_settings import DataArguments
 
 Split = Literal["train", "validation", "test"]
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from qa import tracking
+from qa.adapters import SAVED_SETTINGS
 from qa.allocation import keep_freed_memory
-from qa.arguments import NEWEST, SAVED_SETTINGS, Settings
 from qa.batching import WindowBatches, WindowCollator
 from qa.checkpoints import ResumePoint, prepare_output_dir, set_aside
 from qa.confidence.final_answers import CALIBRATION_NAME, Calibration, read_calibration
@@ -24,13 +24,8 @@ from qa.errors import InputError
 from qa.evaluation import METRIC_NAMES
 from qa.files import write_json
 from qa.hub import reader_folder
-from qa.models import (
-    count_parameters,
-    estimate_training_bytes,
-    load_reader,
-    max_positions,
-    resolve_checkpoint,
-)
+from qa.model_sizes import count_parameters, estimate_training_bytes
+from qa.models import load_reader, max_positions, resolve_checkpoint
 from qa.questions import QuestionSet, Split, load_question_set
 from qa.reporting import data_report
 from qa.reporting.model_card import write_model_card
@@ -45,6 +40,8 @@ from qa.results import (
     public_path,
     write_record,
 )
+from qa.run_settings import NEWEST
+from qa.settings import Settings
 from qa.tokenizers import load_tokenizer
 from qa.tracking.answers import log_answers
 from qa.trainer import QATrainer

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from qa.arguments import Settings, parse_settings
+from qa.arguments import parse_settings
 from qa.errors import InputError
+from qa.settings import Settings
 
 TRAIN = ("--use_cpu", "--do_train", "--dataset_name", "sample")
 

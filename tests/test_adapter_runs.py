@@ -15,7 +15,8 @@ from settings_words import refused, train
 from test_distributed import launch
 
 import run_qa
-from qa.arguments import SAVED_SETTINGS, parse_settings
+from qa.adapters import SAVED_SETTINGS
+from qa.arguments import parse_settings
 from qa.configuration import read_yaml
 from qa.errors import InputError
 from qa.models import DEFAULT_ENCODER

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from settings_words import TRAIN, refused, train
 
-from qa.arguments import SAVED_SETTINGS, parse_settings
+from qa.adapters import SAVED_SETTINGS
+from qa.arguments import parse_settings
 from qa.decoding import DecodingSettings
 from qa.models import DEFAULT_ENCODER, ModelArguments
 from qa.run_settings import DATA_DIR_VARIABLE, NEWEST, DataArguments
@@ -244,6 +245,9 @@ def test_overwriting_never_deletes_what_is_read(tmp_path: Path) -> None:
         f"{message} model_name_or_path (out/reader)"
     )
     assert refused(*overwrite, "out", "--train_file", "out/train.json").startswith(f"{message} train_file")
+    roundabout = str(tmp_path / "other" / ".." / "out" / "train.json")
+    (tmp_path / "other").mkdir()
+    assert refused(*overwrite, "out", "--train_file", roundabout).startswith(f"{message} train_file")
     assert "holds the current folder" in refused(*overwrite, ".", *named)
     assert "holds the current folder" in refused(*overwrite, str(tmp_path.parent), *named)
     assert (

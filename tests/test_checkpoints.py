@@ -389,16 +389,3 @@ def test_an_interrupted_overwriting_can_be_repeated(tmp_path: Path, monkeypatch:
     assert names(output_dir) == {RUN_MARK, "checkpoint-1", "checkpoint-2"}
     prepare(output_dir, overwrite=True)
     assert names(output_dir) == {RUN_MARK}
-
-
-def test_overwriting_keeps_what_the_run_is_to_read(tmp_path: Path) -> None:
-    output_dir = tmp_path / "run"
-    prepare(output_dir)
-    (output_dir / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"this would delete .*run, which the run reads"):
-        prepare(output_dir, overwrite=True, needed=[tmp_path / "elsewhere", output_dir])
-    with pytest.raises(InputError, match=r"config\.json, which the run reads"):
-        prepare(output_dir, overwrite=True, needed=[tmp_path / "x" / ".." / "run" / "config.json"])
-    assert names(output_dir) == {RUN_MARK, "config.json"}
-    prepare(output_dir, overwrite=True, needed=[tmp_path / "elsewhere"])
-    assert names(output_dir) == {RUN_MARK}

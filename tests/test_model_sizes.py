@@ -19,7 +19,8 @@ from transformers import (
     XLNetForQuestionAnsweringSimple,
 )
 
-from qa.models import count_parameters, estimate_training_bytes, max_positions
+from qa.model_sizes import count_parameters, estimate_training_bytes
+from qa.models import max_positions
 from qa.strategies import Full, Head, TopLayers
 
 

@@ -30,11 +30,11 @@ from transformers import (
 from transformers.utils import logging
 
 from qa.errors import InputError
+from qa.model_sizes import count_parameters
 from qa.models import (
     DEFAULT_ENCODER,
     DEFAULT_READER,
     ModelArguments,
-    count_parameters,
     forward_keys,
     load_reader,
     max_positions,

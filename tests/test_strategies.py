@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from qa.errors import InputError
-from qa.models import count_parameters
+from qa.model_sizes import count_parameters
 from qa.strategies import STRATEGIES, Full, Head, Strategy, TopLayers
 
 HEAD = {"qa_outputs.weight", "qa_outputs.bias"}

@@ -30,7 +30,7 @@ from strategy_cases import (
 from qa.batching import WindowCollator
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
-from qa.models import count_parameters, estimate_training_bytes
+from qa.model_sizes import count_parameters, estimate_training_bytes
 from qa.packing import PLACES
 from qa.strategies import STRATEGIES, Lora
 from qa.trainer import QATrainer

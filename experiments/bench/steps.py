@@ -18,7 +18,8 @@ from experiments.bench.measuring import Values
 from experiments.bench.questions import SETTINGS, Questions
 from qa.arguments import parse_settings
 from qa.batching import WindowBatches, WindowCollator
-from qa.models import ModelArguments, count_parameters, load_reader
+from qa.model_sizes import count_parameters
+from qa.models import ModelArguments, load_reader
 from qa.trainer import QATrainer
 
 SHAPES = {"shape:base": (768, 12), "shape:large": (1024, 24)}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
 
-    from qa.arguments import Settings
+    from qa.settings import Settings
 
 DEFAULT_NAME = "default"
 # peft's name of the task, under which it builds the wrapper of `qa.peft_methods.question_answering`.

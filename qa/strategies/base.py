@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import TrainerCallback
 
-    from qa.arguments import Settings
+    from qa.settings import Settings
 
 
 class Strategy:

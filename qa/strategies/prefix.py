@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
 
-    from qa.arguments import Settings
+    from qa.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from qa.run_settings import (
 )
 
 if TYPE_CHECKING:
-    from qa.arguments import Settings
+    from qa.settings import Settings
 
 _WHERE_AND_HOW_FAST = frozenset(
     [
