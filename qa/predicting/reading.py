@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from qa.batching import WindowCollator, longest_first
+from qa.batching import WindowCollator, longest_first, token_batches
 from qa.datasets.table import examples_features, record_batches
 from qa.decoding import DecodingSettings, WindowScores, WindowTable, decode
 from qa.losses import candidate_mask
@@ -210,16 +210,14 @@ def score_windows(reader: Reader, windows: WindowSet, options: Options) -> Windo
     return WindowScores(logits[0], tokens[0], logits[1], tokens[1], null_scores)
 
 
-def batches(lengths: np.ndarray, reader: Reader, options: Options) -> Iterator[list[int]]:
+def batches(lengths: np.ndarray, reader: Reader, options: Options) -> list[list[int]]:
     """Windows of like length together, longest first: `batch_size` of them, or a budget of padded tokens."""
-    order = longest_first(lengths)
     budget = TOKENS_PER_BATCH.get(reader.device.type, TOKENS_PER_GPU_BATCH)
-    at = 0
-    while at < len(order):
-        longest = options.pad_to or int(lengths[order[at]])
-        size = options.batch_size or max(1, budget // longest)
-        yield order[at : at + size]
-        at += size
+    size = options.batch_size or (options.pad_to and max(1, budget // options.pad_to))
+    if not size:
+        return token_batches(lengths, budget)
+    order = longest_first(lengths)
+    return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def collate(reader: Reader, windows: WindowSet, rows: list[int], options: Options) -> dict[str, torch.Tensor]:
