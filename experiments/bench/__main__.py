@@ -32,7 +32,7 @@ from experiments.bench.record import (
 from qa.errors import InputError, run_program
 from qa.files import write_text
 
-PARTS = ("startup", "padding", "windows", "decoding", "memory", "training", "strategies", "gpu")
+PARTS = ("startup", "padding", "windows", "decoding", "memory", "training", "strategies", "compile", "gpu")
 QUICK = PARTS[:6]
 
 
@@ -116,6 +116,8 @@ def _measured(names: Sequence[str], told: argparse.Namespace, say: Callable[[str
             yield training.training(setup, batchings, rounds, say)
         elif name == "strategies":
             yield training.strategies(setup, told.strategies, batchings[0], told.strategy_rounds, say)
+        elif name == "compile":
+            yield training.compiled(setup, batchings, told.strategy_rounds, say)
         else:
             yield from training.gpu(setup, batchings, rounds, say)
 
@@ -132,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", action="store_true", help="keep the record's other parts")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every contender")
-    parser.add_argument("--strategy-rounds", type=int, default=2, help="the same, of every strategy")
+    parser.add_argument(
+        "--strategy-rounds", type=int, default=2, help="the same, of `strategies` and `compile`"
+    )
     parser.add_argument("--steps", type=int, default=6, help="timed steps in a round")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--batch-size", type=int, default=16, help="windows in a step")

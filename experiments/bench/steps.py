@@ -26,6 +26,9 @@ SHAPES = {"shape:base": (768, 12), "shape:large": (1024, 24)}
 """Encoders of SpanBERT's two sizes with random weights, which serve for speed: hidden size, layers."""
 
 
+FIRST_SECONDS = "first steps, s"
+
+
 @dataclass(frozen=True)
 class Setup:
     """What all contenders share.
@@ -67,18 +70,33 @@ class Counted:
 
 
 class Clock(TrainerCallback):
-    """Times the steps after the first few; the device has finished whenever it looks."""
+    """Times the first few steps, and those after them; the device has finished whenever it looks."""
 
     def __init__(self, warmup: int, last: int) -> None:
         self.warmup, self.last = warmup, last
-        self.seconds = 0.0
+        self.looks: dict[int, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in (self.warmup, self.last):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            sign = -1 if state.global_step == self.warmup else 1
-            self.seconds += sign * time.perf_counter()
+            self._look(state.global_step)
+
+    def _look(self, step: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.looks[step] = time.perf_counter()
+
+    @property
+    def first_seconds(self) -> float:
+        """Of the steps to warm up."""
+        return self.looks[self.warmup] - self.looks[0]
+
+    @property
+    def seconds(self) -> float:
+        """Of the steps after them."""
+        return self.looks[self.last] - self.looks[self.warmup]
 
 
 def run(make: Callable[[Counted, Clock, str], tuple[Trainer, int]], setup: Setup) -> Values:
@@ -99,6 +117,7 @@ def run(make: Callable[[Counted, Clock, str], tuple[Trainer, int]], setup: Setup
     return {
         "tokens/s": speed,
         "windows/s": speed / float(setup.questions.lengths.mean()),
+        FIRST_SECONDS: clock.first_seconds,
         "peak MB": peak / 1e6,
         "trained parameters": float(trained),
     }

@@ -1,4 +1,4 @@
-"""Parts `training`, `strategies` and `gpu`: steps of training, taken in turn."""
+"""Parts `training`, `strategies`, `compile` and `gpu`: steps of training, taken in turn."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch._inductor.config
 
 from experiments.bench.machine import matrix_rate
-from experiments.bench.measuring import Contender, Part, alternate, compare
+from experiments.bench.measuring import Contender, Part, Values, alternate, compare
 from experiments.bench.questions import SETTINGS
 from experiments.bench.steps import SHAPES, Setup, ours, plain
 
@@ -51,6 +52,25 @@ def strategies(setup: Setup, names: Sequence[str], batching: str, rounds: int, s
         ratio_of="tokens/s",
         settings=_settings(setup, rounds) | {"batching": batching},
         notes=(_told(setup) + " Memory is what the process took at its highest, beyond what it had before.",),
+    )
+
+
+def compiled(setup: Setup, batchings: Sequence[str], rounds: int, say: Say) -> Part:
+    """Our steps through torch.compile against the same without, and what the first ones cost."""
+    pairs = {f"{batching}, as it comes": _ours(setup, ["--batching", batching]) for batching in batchings}
+    for batching in batchings:
+        words = ["--batching", batching, "--torch_compile", "true"]
+        pairs[f"{batching}, torch.compile"] = _afresh(_ours(setup, words))
+    found = alternate(pairs, rounds, say)
+    bases = [name for name in pairs if name.endswith("as it comes")]
+    return Part(
+        "compile",
+        "torch.compile",
+        compare(found, bases, "tokens/s", faster=True),
+        bases=tuple(bases),
+        ratio_of="tokens/s",
+        settings=_settings(setup, rounds),
+        notes=(_told(setup) + " The first steps are those to warm up; nothing compiled earlier is used.",),
     )
 
 
@@ -98,6 +118,17 @@ def model_flops(hidden: int, layers: int, keys: float) -> float:
 
 def _ours(setup: Setup, words: Sequence[str]) -> Contender:
     return lambda number: ours(setup, number, words)
+
+
+def _afresh(contender: Contender) -> Contender:
+    """The contender with nothing compiled yet, as in the first run on a machine."""
+
+    def run(number: int) -> Values:
+        torch.compiler.reset()
+        with torch._inductor.config.patch(force_disable_caches=True):
+            return contender(number)
+
+    return run
 
 
 def _plain(setup: Setup, *, grouped: bool) -> Contender:
