@@ -55,7 +55,8 @@ METRIC_NAMES = (
         "cross_fitted_f1",
         "threshold",
     ),
-    *("top5_exact", "top5_f1", "top20_exact", "top20_f1", "expected_calibration_error", "temperature"),
+    *("top5_exact", "top5_f1", "top20_exact", "top20_f1", "expected_calibration_error"),
+    *("temperature", "null_temperature"),
 )
 """What `--metric_for_best_model` may name; HasAns, NoAns, best and threshold need unanswerable questions."""
 
@@ -101,8 +102,8 @@ def score_predictions(
         it trains, which makes the threshold an oracle (`cross_fitted_f1` is the figure without that help).
     threshold: a no-answer threshold given by the user, in place of the calibration's.
     Sets without unanswerable questions are scored by SQuAD 1.1's rules, others by SQuAD 2.0's. By those of
-    1.1 every question has an answer: a threshold saved with the reader is left aside there, one given by the
-    user is not.
+    1.1 every question has an answer: a threshold saved with the reader is left aside there, and with it the
+    probability of "no answer"; one given by the user is not.
     """
     if golds is None:
         chosen_with = _with_threshold(calibration or Calibration.unfitted(unanswerable=True), threshold)
@@ -115,15 +116,16 @@ def score_predictions(
         calibration or fit_calibration(predictions, golds, fitted_on=name), threshold
     )
     version: Version = "1.1" if all(golds.values()) else "2.0"
-    may_be_empty = version == "2.0" or threshold is not None
-    answers = [choose(prediction, chosen_with, may_be_empty=may_be_empty) for prediction in predictions]
+    if version == "1.1" and threshold is None:
+        chosen_with = replace(chosen_with, threshold=None)
+    answers = [choose(prediction, chosen_with) for prediction in predictions]
     texts = {answer.id: answer.text for answer in answers}
-    applied = chosen_with.threshold if may_be_empty else None
+    applied = chosen_with.threshold
     scores = score_questions(golds, texts, version=version)
     metrics = _official(predictions, golds, texts, scores, version) | _oracle(predictions, golds)
     # Confidence is that of an exact match by the rules of 2.0, whatever the set.
     right = (scores if version == "2.0" else score_questions(golds, texts, version="2.0")).exact
-    metrics |= _confidence_metrics(predictions, golds, right, answers, chosen_with.temperature)
+    metrics |= _confidence_metrics(predictions, golds, right, answers, chosen_with)
     metrics |= {} if applied is None else {"threshold": applied}
     mark = signature(
         golds,
@@ -176,15 +178,17 @@ def _confidence_metrics(
     golds: Golds,
     right: dict[str, float],
     answers: Sequence[FinalAnswer],
-    temperature: float,
+    chosen_with: Calibration,
 ) -> dict[str, float]:
     """Whether probabilities can be believed, and the F1 that no threshold was tuned for."""
     found = {
         "expected_calibration_error": expected_calibration_error(
             [answer.probability for answer in answers], [right[answer.id] for answer in answers]
         ),
-        "temperature": temperature,
+        "temperature": chosen_with.temperature,
     }
+    if chosen_with.threshold is not None:
+        found["null_temperature"] = chosen_with.null_temperature
     if any(golds.values()) and not all(golds.values()):
         found["cross_fitted_f1"] = cross_fitted_f1(predictions, golds)
     return found

@@ -59,6 +59,13 @@ class RunSettings:
             "Without it: the threshold saved with the reader, else the one fitted on the evaluated questions."
         },
     )
+    fit_calibration: bool = field(
+        default=False,
+        metadata={
+            "help": "Fit a finished reader's no-answer threshold and temperatures on the questions that "
+            "--do_eval scores, and save them as calibration.json. Without it: those saved with the reader."
+        },
+    )
     show_predictions: int = field(
         default=0, metadata={"help": "Print this many answered questions at the end."}
     )

@@ -176,7 +176,7 @@ class Session:
             ),
             decoding=self.settings.decoding,
             processing_class=self.tokenizer,
-            calibration=None if self.args.do_train else self._saved_calibration(),
+            calibration=None if self._fits_calibration else self._saved_calibration(),
             callbacks=strategy.callbacks(self.model),
             undecayed=strategy.undecayed,
             penalty=strategy.penalty,
@@ -222,7 +222,7 @@ class Session:
         trainer.save_model()
 
     def evaluate(self, trainer: QATrainer, stage: Stage) -> None:
-        """Score a split. After training, dev's threshold and temperature are saved with the reader."""
+        """Score a split. Threshold and temperatures that are fitted on dev are saved, too."""
         questions = self.questions[_SPLIT_OF[stage]]
         metrics = trainer.evaluate(questions, metric_key_prefix=stage)  # type: ignore[arg-type]
         evaluation = trainer.evaluation
@@ -236,7 +236,7 @@ class Session:
             return
         if self.tracked is not None:
             log_answers(self.tracked, stage, questions.table, evaluation, trainer.state.global_step)
-        if stage == "eval" and self.args.do_train:
+        if stage == "eval" and self._fits_calibration:
             trainer.calibration = evaluation.calibration
             if self.is_main:
                 write_json(self.output_dir / CALIBRATION_NAME, evaluation.calibration.to_dict())
@@ -260,6 +260,10 @@ class Session:
             if self.tracked is not None:
                 self.tracked.finish(record, self.output_dir / name)
         trainer.end()
+
+    @property
+    def _fits_calibration(self) -> bool:
+        return self.args.do_train or self.args.fit_calibration
 
     def _saved_calibration(self) -> Calibration | None:
         adapter, revision = self.settings.strategy.reader_folder, self.settings.model.model_revision

@@ -108,6 +108,10 @@ class QATrainingArguments(RunSettings, OptimizationSettings, MonitoringSettings,
                 "loss: bert takes its softmax over padding too, of which packed batches have none; use "
                 "--batching grouped, or --loss passage"
             )
+        if self.fit_calibration and not self.do_eval:
+            raise InputError(
+                "fit_calibration: fits on the questions that are scored; add --do_eval and --validation_file"
+            )
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             raise InputError(
                 "overwrite_output_dir: deletes what resume_from_checkpoint goes on from; drop one of the two"

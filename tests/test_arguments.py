@@ -219,6 +219,10 @@ def test_record_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("", "do_train, do_eval, do_predict: none is set, so nothing would be done; add one of them"),
         ("--do_train", "do_train: no questions named; add --train_file FILE or --dataset_name NAME"),
+        (
+            "--do_predict --dataset_name sample --fit_calibration",
+            "fit_calibration: fits on the questions that are scored; add --do_eval and --validation_file",
+        ),
         ("--do_predict --output_dir .", "do_predict: no questions named; add --test_file FILE"),
         (
             "--do_train --train_file a --eval_strategy epoch",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf, log
+from math import inf, log, sqrt
 from pathlib import Path
 
 import pytest
 
-from qa.confidence.final_answers import Calibration, choose, probabilities, read_calibration
+from qa.confidence.final_answers import Calibration, choose, read_calibration
 from qa.errors import InputError
 from qa.records import Prediction, Span
 
@@ -25,29 +25,38 @@ ALWAYS = Calibration(threshold=None, temperature=1.0, fitted_on="dev", questions
 
 
 def test_probabilities_by_hand() -> None:
-    shares, null_share = probabilities(RIVER, 1.0, with_null=True)
-    assert shares == pytest.approx([0.6, 0.3])
-    assert null_share == pytest.approx(0.1)
-    shares, null_share = probabilities(RIVER, 1.0, with_null=False)
+    shares, null_share = ALWAYS.probabilities(RIVER)
     assert shares == pytest.approx([2 / 3, 1 / 3])
     assert null_share == 0.0
-    shares, null_share = probabilities(RIVER, 0.5, with_null=True)  # weights 36, 9, 1
-    assert shares == pytest.approx([36 / 46, 9 / 46])
+    knows = replace(ALWAYS, threshold=0.0)
+    shares, null_share = knows.probabilities(RIVER)  # weights 6, 3, 1
+    assert shares == pytest.approx([0.6, 0.3])
+    assert null_share == pytest.approx(0.1)
+    shares, null_share = replace(knows, temperature=0.5, null_temperature=0.5).probabilities(RIVER)
+    assert shares == pytest.approx([36 / 46, 9 / 46])  # weights 36, 9, 1
     assert null_share == pytest.approx(1 / 46)
-    shares, null_share = probabilities(RIVER, 1.0, with_null=True, threshold=-log(6))  # weights 6, 3, 6
+    shares, null_share = replace(knows, null_temperature=0.5).probabilities(RIVER)  # 1 to 81, then 6 to 3
+    assert shares == pytest.approx([81 / 82 * 2 / 3, 81 / 82 * 1 / 3])
+    assert null_share == pytest.approx(1 / 82)
+    shares, null_share = replace(knows, temperature=0.5).probabilities(RIVER)  # 1 to sqrt 45, then 36 to 9
+    assert null_share == pytest.approx(1 / (1 + sqrt(45)))
+    assert shares == pytest.approx([0.8 * (1 - null_share), 0.2 * (1 - null_share)])
+    shares, null_share = replace(knows, threshold=-log(6)).probabilities(RIVER)  # weights 6, 3, 6
     assert shares == pytest.approx([0.4, 0.2])
     assert null_share == pytest.approx(0.4)
 
 
 def test_probabilities_where_nothing_was_found_or_scores_are_huge() -> None:
     nothing = prediction("q", [], 3.0)
-    assert probabilities(nothing, 2.0, with_null=True)[0].shape == (0,)
-    assert probabilities(nothing, 2.0, with_null=True)[1] == 1.0
-    assert probabilities(nothing, 2.0, with_null=False)[1] == 0.0
-    assert probabilities(prediction("q", [], inf), 2.0, with_null=True)[1] == 1.0
-    shares, null_share = probabilities(
-        prediction("q", [("a", 4000.0), ("b", -4000.0)], -inf), 0.05, with_null=True
-    )
+    knows = replace(ALWAYS, threshold=0.0, temperature=2.0)
+    assert knows.probabilities(nothing)[0].shape == (0,)
+    assert knows.probabilities(nothing)[1] == 1.0
+    assert ALWAYS.probabilities(nothing)[1] == 0.0
+    assert knows.probabilities(prediction("q", [], inf))[1] == 1.0
+    shares, null_share = knows.probabilities(replace(RIVER, null_score=inf))
+    assert (shares.tolist(), null_share) == ([0.0, 0.0], 1.0)
+    sharp = replace(knows, temperature=0.05, null_temperature=0.05)
+    shares, null_share = sharp.probabilities(prediction("q", [("a", 4000.0), ("b", -4000.0)], -inf))
     assert (shares.tolist(), null_share) == ([1.0, 0.0], 0.0)
 
 
@@ -57,18 +66,8 @@ def test_choose_compares_strictly() -> None:
     assert (at.text, at.span) == ("the Nile", RIVER.n_best[0])
     below = choose(RIVER, replace(ALWAYS, threshold=odds - 0.01))
     assert (below.id, below.text, below.span) == ("q", "", None)
-    assert below.probability == below.null_probability > at.probability - 0.01
-
-
-def test_where_an_answer_is_due_the_threshold_moves_probabilities_alone() -> None:
-    strict = replace(ALWAYS, threshold=-100.0)
-    empty, due = choose(RIVER, strict), choose(RIVER, strict, may_be_empty=False)
-    assert empty.text == ""
-    assert (due.text, due.span) == (RIVER.n_best[0].text, RIVER.n_best[0])
-    assert due.probability == strict.probabilities(RIVER)[0][0] < empty.probability
-    assert due.null_probability == empty.null_probability
-    nothing = choose(prediction("q", [], 1.0), strict, may_be_empty=False)
-    assert (nothing.text, nothing.span) == ("", None)
+    assert at.probability == pytest.approx(at.null_probability)
+    assert below.probability == below.null_probability > at.null_probability
 
 
 def test_choose_without_threshold_always_answers_where_it_can() -> None:
@@ -84,7 +83,7 @@ def test_choose_without_threshold_always_answers_where_it_can() -> None:
 def test_calibration_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     for calibration in (
-        Calibration(-1.25, 2.5, "dev", 80, 0.03, 0.2),
+        Calibration(-1.25, 2.5, "dev", 80, 0.03, 0.2, null_temperature=0.75),
         Calibration.unfitted(unanswerable=True),
         ALWAYS,
     ):
@@ -103,6 +102,8 @@ def test_calibration_is_read_back(tmp_path: Path) -> None:
         ("temperature", 0),
         ("temperature", inf),
         ("temperature", None),
+        ("null_temperature", 0.0),
+        ("null_temperature", "1"),
         ("fitted_on", None),
         ("questions", -1),
         ("questions", 2.0),

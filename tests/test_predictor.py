@@ -20,7 +20,7 @@ import yaml
 
 import run_qa
 from qa import QuestionAnswerer
-from qa.confidence import Calibration
+from qa.confidence import Calibration, read_calibration
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
 from qa.models import DEFAULT_READER, PACKAGED_READERS, ModelArguments, load_reader
@@ -71,7 +71,8 @@ def finished_run(vivid_reader: Path, tmp_path_factory: pytest.TempPathFactory) -
     assert plain.reader.windows == windows
     examples = [plain.create_sample(q["question"], q["context"]) for q in sample_questions()[:23]]
     odds = [found.null_odds for found in plain.predictions(examples)]  # type: ignore[arg-type]
-    calibration = Calibration(float(np.median(odds)) + 1e-3, 2.5, "dev", 23, 0.1, 0.2)
+    threshold = float(np.median(odds)) + 1e-3
+    calibration = Calibration(threshold, 2.5, "dev", 23, 0.1, 0.2, null_temperature=2.5)
     (folder / "calibration.json").write_text(json.dumps(calibration.to_dict()), encoding="utf-8")
     return folder
 
@@ -138,9 +139,35 @@ def test_a_set_without_unanswerable_questions_is_always_answered(finished_run: P
     assert [row["answer"] for row in found["given"]] == [""] * len(rows)
     reader = QuestionAnswerer(finished_run, device="cpu")
     assert any(a["answer"] == "" for a in reader(rows, handle_impossible_answer=True))
-    for row, answer in zip(found["plain"], reader(rows, duplicates="text"), strict=True):
+    offered = reader(rows, duplicates="text", handle_impossible_answer=True, top_k=100)
+    for row, answer, spans in zip(found["plain"], reader(rows, duplicates="text"), offered, strict=True):
         assert answer["answer"] == row["answer"] != ""
-        assert answer["score"] == pytest.approx(row["probability"])
+        # Here every passage tells, which the predictor cannot know: it leaves "no answer" its share.
+        (none,) = (span["score"] for span in spans if not span["answer"])
+        assert row["no_answer_probability"] == 0.0
+        assert answer["score"] == pytest.approx((1 - none) * row["probability"])
+
+
+def test_a_finished_reader_is_calibrated_on_other_questions(finished_run: Path, tmp_path: Path) -> None:
+    words = ["--do_eval", "--dataset_name", "sample", "--max_eval_samples", "23", "--use_cpu"]
+    words += ["--bootstrap_samples", "0", "--cache_dir", str(tmp_path / "cache"), "--disable_tqdm", "true"]
+    words += ["--model_name_or_path", str(finished_run), "--output_dir", str(tmp_path / "out")]
+    run_qa.main([*words, "--fit_calibration"])
+    saved, fitted = (read_calibration(f / "calibration.json") for f in (finished_run, tmp_path / "out"))
+    assert fitted.questions == 23
+    assert fitted.threshold is not None
+    assert fitted.threshold != saved.threshold
+    metrics = json.loads((tmp_path / "out/eval/metrics.json").read_text(encoding="utf-8"))
+    assert "|fit:oracle|" in metrics["signature"]
+    assert metrics["threshold"] == fitted.threshold
+    assert (metrics["temperature"], metrics["null_temperature"]) == (
+        fitted.temperature,
+        fitted.null_temperature,
+    )
+    assert metrics["expected_calibration_error"] == pytest.approx(fitted.expected_calibration_error)
+    shutil.copytree(finished_run, tmp_path / "again")
+    shutil.copyfile(tmp_path / "out/calibration.json", tmp_path / "again/calibration.json")
+    assert QuestionAnswerer(tmp_path / "again", device="cpu").calibration == fitted
 
 
 def test_readers_without_settings_get_the_removed_pipelines(reader: QuestionAnswerer) -> None:

@@ -1,4 +1,4 @@
-"""Temperature scaling and calibration error: hand-computed numbers, and a plain grid over temperatures."""
+"""Temperatures and calibration error: hand-computed numbers, and a plain grid over both temperatures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from qa.confidence.temperature import (
     LEAST_PROBABILITY,
     ReliabilityBin,
     expected_calibration_error,
-    fit_temperature,
+    fit_temperatures,
     log_chances,
     negative_log_likelihood,
+    null_probability,
     reliability,
+    span_shares,
 )
 
 
@@ -55,74 +57,121 @@ def test_what_is_no_confidence_is_refused(confidence: list[float]) -> None:
         expected_calibration_error([], [])
 
 
+def test_span_shares_and_null_probability_by_hand() -> None:
+    shares, level = span_shares(np.log([6.0, 3.0]), 1.0)
+    assert shares == pytest.approx([2 / 3, 1 / 3])
+    assert level == pytest.approx(log(9))
+    shares, level = span_shares(2 * np.log([6.0, 3.0]), 2.0)
+    assert shares == pytest.approx([2 / 3, 1 / 3])
+    assert level == pytest.approx(2 * log(9))
+    assert null_probability(log(3), log(9), 1.0) == pytest.approx(0.25)
+    assert null_probability(log(81), log(9), 2.0) == pytest.approx(0.75)
+    assert span_shares(np.zeros(0), 1.0)[1] == -inf
+    assert null_probability(-inf, -inf, 1.0) == null_probability(inf, 3.0, 1.0) == 1.0
+    assert null_probability(-inf, 3.0, 1.0) == 0.0
+
+
 def test_log_chances_by_hand() -> None:
-    # Weights 6, 3, 1; the first row's third entry does not exist.
+    # Spans weigh 6, 3, 1 (the first row has two). "No answer": never said; 2 to their 10; 30 to their 10.
     scores = np.log([[6.0, 3.0, 1.0], [6.0, 3.0, 1.0], [6.0, 3.0, 1.0]])
     scores[0, 2] = -inf
-    right, wrong = log_chances(scores, np.array([0, 1, 2]), 1.0)
-    assert np.exp(right) == pytest.approx([6 / 9, 0.3, 0.1])
-    assert np.exp(wrong) == pytest.approx([3 / 9, 0.7, 0.9])
-    right, wrong = log_chances(2 * scores[1:2], np.array([0]), 2.0)
-    assert (exp(right[0]), exp(wrong[0])) == pytest.approx((0.6, 0.4))
+    null_scores = np.array([-inf, log(2), log(30)])
+    right, wrong = log_chances(scores, null_scores, 1.0, 1.0)
+    assert np.exp(right) == pytest.approx([6 / 9, 6 / 12, 0.75])
+    assert np.exp(wrong) == pytest.approx([3 / 9, 6 / 12, 0.25])
+    again = log_chances(2 * scores, 2 * null_scores, 2.0, 2.0)
+    assert np.exp(again) == pytest.approx(np.exp([right, wrong]))
+    right, wrong = log_chances(scores, np.array([-inf, log(2.5), log(40)]), 1.0, 0.5)  # 1 to 16, 16 to 1
+    assert np.exp(right) == pytest.approx([6 / 9, 16 / 17 * 0.6, 16 / 17])
+    assert np.exp(wrong) == pytest.approx([3 / 9, 1 - 16 / 17 * 0.6, 1 / 17])
 
 
 def test_log_chances_are_precise_and_bounded() -> None:
-    scores = np.array([[20.0, 0.0], [20.0, -inf], [900.0, 0.0]])
-    right, wrong = log_chances(scores, np.array([0, 0, 0]), 1.0)
-    assert right == pytest.approx([-log(1 + exp(-20)), 0.0, 0.0], rel=1e-12)
-    assert wrong == pytest.approx([-20 - log(1 + exp(-20)), log(LEAST_PROBABILITY), log(LEAST_PROBABILITY)])
+    scores = np.array([[20.0, 0.0], [20.0, -inf], [900.0, 0.0], [20.0, -inf], [20.0, -inf]])
+    null_scores = np.array([-inf, -inf, -inf, 0.0, inf])
+    right, wrong = log_chances(scores, null_scores, 1.0, 1.0)
+    least = log(LEAST_PROBABILITY)
+    small = -log(1 + exp(-20))
+    assert right == pytest.approx([small, 0.0, 0.0, small, 0.0], rel=1e-12)
+    assert wrong == pytest.approx([-20 + small, least, least, -20 + small, least])
 
 
-def random_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+Case = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def random_case(rng: np.random.Generator) -> Case:
     rows, entries = int(rng.integers(1, 40)), int(rng.integers(2, 8))
-    scores = rng.normal(0, rng.choice([0.5, 3.0, 20.0]), (rows, entries))
+    scores = -np.sort(-rng.normal(0, rng.choice([0.5, 3.0, 20.0]), (rows, entries)), axis=1)
     scores[:, 1:][rng.random((rows, entries - 1)) < 0.3] = -inf
-    return scores, np.zeros(rows, np.int64), rng.random(rows) < rng.random()
+    null_scores = scores[:, 0] + rng.normal(-1, rng.choice([0.5, 3.0, 20.0]), rows)
+    null_scores = np.full(rows, -inf) if rng.random() < 0.3 else null_scores
+    true, true_null = np.exp(rng.normal(0, 0.7, 2)).tolist()
+    chance = (
+        np.exp(log_chances(scores, null_scores, true, true_null)[0]) if rng.random() < 0.7 else rng.random()
+    )
+    return scores, null_scores, rng.random(rows) < chance
 
 
-def slow_loss(scores: np.ndarray, chosen: np.ndarray, correct: np.ndarray, temperature: float) -> float:
+def slow_loss(
+    scores: np.ndarray, nulls: np.ndarray, correct: np.ndarray, temperature: float, null_temperature: float
+) -> float:
     total = 0.0
-    for row, place, right in zip(scores.tolist(), chosen.tolist(), correct.tolist(), strict=True):
+    for row, null_score, right in zip(scores.tolist(), nulls.tolist(), correct.tolist(), strict=True):
         top = max(row)
         weights = [exp((score - top) / temperature) for score in row]
-        wanted = weights[place] if right else sum(weights) - weights[place]
-        total -= log(max(wanted / sum(weights), LEAST_PROBABILITY))
+        over = (null_score - top - temperature * log(sum(weights))) / null_temperature
+        null, some = (1 / (1 + exp(-min(max(sign * over, -700), 700))) for sign in (1, -1))
+        said, not_said = null, some
+        if null_score <= top:
+            said, not_said = some * weights[0] / sum(weights), null + some * sum(weights[1:]) / sum(weights)
+        total -= log(max(said if right else not_said, LEAST_PROBABILITY))
     return total / len(scores)
 
 
-def test_temperature_beats_every_temperature_of_a_fine_grid() -> None:
+def test_temperatures_beat_every_pair_of_a_fine_grid() -> None:
     rng = np.random.default_rng(3)
     inside = 0
-    for _ in range(80):
+    for _ in range(25):
         case = random_case(rng)
-        found = fit_temperature(*case)
-        least = min(slow_loss(*case, temperature=exp(point)) for point in np.linspace(-3, 3, 301))
-        assert slow_loss(*case, temperature=found) <= least + 1e-5
-        assert negative_log_likelihood(*case, temperature=found) == pytest.approx(
-            slow_loss(*case, temperature=found), abs=1e-6
+        found = fit_temperatures(*case)
+        grid = np.exp(np.linspace(-3, 3, 25 if len(case[0]) > 20 else 61))
+        least = min(
+            slow_loss(*case, one, other) for one in grid for other in grid[:: 61 if case[1][0] == -inf else 1]
         )
-        inside += -2.99 < log(found) < 2.99
-    assert inside > 10
+        assert slow_loss(*case, *found) <= least + 1e-4
+        assert negative_log_likelihood(*case, *found) == pytest.approx(slow_loss(*case, *found), abs=1e-6)
+        inside += all(-2.99 < log(one) < 2.99 and one != 1.0 for one in found)
+    assert inside > 3
 
 
-def test_temperature_is_recovered_from_answers_drawn_with_it() -> None:
+def test_temperatures_are_recovered_from_answers_drawn_with_them() -> None:
     rng = np.random.default_rng(5)
-    for true in (0.5, 1.0, 3.0):
-        scores = -np.sort(-rng.normal(0, 4, (6000, 5)), axis=1)
-        weights = np.exp(scores / true)
-        correct = rng.random(6000) < weights[:, 0] / weights.sum(axis=1)
-        assert fit_temperature(scores, np.zeros(6000, np.int64), correct) == pytest.approx(true, rel=0.1)
+    for true, true_null in ((0.5, 3.0), (1.0, 1.0), (3.0, 0.5)):
+        scores = -np.sort(-rng.normal(0, 4, (8000, 5)), axis=1)
+        null_scores = scores[:, 0] + rng.normal(0, 2, 8000)
+        weights = np.exp((scores - scores[:, :1]) / true)
+        odds = (null_scores - scores[:, 0]) / true_null - np.log(weights.sum(axis=1)) * true / true_null
+        null = 1 / (1 + np.exp(-odds))
+        first = (1 - null) * weights[:, 0] / weights.sum(axis=1)
+        chance = np.where(null_scores > scores[:, 0], null, first)
+        found = fit_temperatures(scores, null_scores, rng.random(8000) < chance)
+        assert found == pytest.approx((true, true_null), rel=0.15)
 
 
 @pytest.mark.parametrize("rows", [1, 50])
-def test_temperature_stays_bounded(rows: int) -> None:
-    scores, chosen = np.tile([5.0, 4.0, 1.0], (rows, 1)), np.zeros(rows, np.int64)
-    assert fit_temperature(scores, chosen, np.ones(rows, bool)) == pytest.approx(exp(-3), rel=0.01)
-    assert fit_temperature(scores, chosen, np.zeros(rows, bool)) == pytest.approx(exp(3), rel=0.01)
+def test_temperatures_stay_bounded(rows: int) -> None:
+    scores = np.tile([5.0, 4.0, 1.0], (rows, 1))
+    never, sure = np.full(rows, -inf), np.full(rows, 9.0)
+    right, wrong = np.ones(rows, bool), np.zeros(rows, bool)
+    assert fit_temperatures(scores, never, right) == pytest.approx((exp(-3), 1.0), rel=0.01)
+    assert fit_temperatures(scores, never, wrong) == pytest.approx((exp(3), 1.0), rel=0.01)
+    assert fit_temperatures(scores, sure, right)[1] == pytest.approx(exp(-3), rel=0.01)
+    assert fit_temperatures(scores, sure, wrong) == pytest.approx((exp(3), exp(-3)), rel=0.01)
 
 
-def test_temperature_is_one_where_nothing_is_better() -> None:
-    alone = np.array([[5.0, -inf], [2.0, -inf]])
-    assert fit_temperature(alone, np.zeros(2, np.int64), np.array([True, False])) == 1.0
-    assert fit_temperature(np.zeros((4, 2)), np.zeros(4, np.int64), np.array([True, False] * 2)) == 1.0
-    assert fit_temperature(np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0, bool)) == 1.0
+def test_temperatures_are_one_where_nothing_is_better() -> None:
+    alone, never = np.array([[5.0, -inf], [2.0, -inf]]), np.full(2, -inf)
+    assert fit_temperatures(alone, never, np.array([True, False])) == (1.0, 1.0)
+    even = np.array([True, False] * 2)
+    assert fit_temperatures(np.zeros((4, 2)), np.full(4, -inf), even) == (1.0, 1.0)
+    assert fit_temperatures(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool)) == (1.0, 1.0)

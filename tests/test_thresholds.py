@@ -11,7 +11,7 @@ from math import exp, inf, log
 import numpy as np
 import pytest
 
-from qa.confidence.final_answers import Calibration, choose, probabilities
+from qa.confidence.final_answers import Calibration, choose
 from qa.confidence.thresholds import cross_fitted_f1, fit_calibration
 from qa.errors import InputError
 from qa.metrics import find_best_threshold, score_questions
@@ -107,24 +107,26 @@ def test_threshold_is_finite_where_all_or_none_should_be_answered(
     assert {p.id: choose(p, calibration).text for p in predictions} == answered
 
 
-def test_answers_are_the_most_probable_ones_and_probabilities_sum_to_one() -> None:
+def test_probabilities_sum_to_one_and_the_given_answer_has_its_own() -> None:
     rng = np.random.default_rng(7)
+    given = 0
     for _ in range(40):
         predictions, golds = random_dev(rng, 20, 3)
         calibration = fit_calibration(predictions, golds, fitted_on="dev")
+        assert calibration.threshold is not None
         for p in predictions:
-            threshold = calibration.threshold
-            assert threshold is not None
-            shares, null_share = probabilities(
-                p, calibration.temperature, with_null=True, threshold=threshold
-            )
+            shares, null_share = calibration.probabilities(p)
             assert sum(shares) + null_share == pytest.approx(1.0)
             answer = choose(p, calibration)
-            assert answer.probability == pytest.approx(max([*shares, null_share]))
+            assert (answer.span is None) == (not p.n_best or p.null_odds > calibration.threshold)
+            assert answer.probability == (null_share if answer.span is None else shares[0])
+            assert not len(shares) or shares[0] == max(shares)
             assert answer.null_probability == null_share
+            given += answer.span is not None
+    assert 100 < given < 700
 
 
-def test_temperature_minimises_the_loss_of_the_final_answers() -> None:
+def test_temperatures_minimise_the_loss_of_the_final_answers() -> None:
     rng = np.random.default_rng(11)
 
     def loss(predictions: list[Prediction], golds: dict[str, list[str]], calibration: Calibration) -> float:
@@ -135,12 +137,13 @@ def test_temperature_minimises_the_loss_of_the_final_answers() -> None:
             total -= log(max(answer.probability if right else 1 - answer.probability, 1e-12))
         return total / len(predictions)
 
-    for _ in range(12):
+    for _ in range(6):
         predictions, golds = random_dev(rng, 60, 3)
         fitted = fit_calibration(predictions, golds, fitted_on="dev")
         least = min(
-            loss(predictions, golds, replace(fitted, temperature=exp(point)))
-            for point in np.linspace(-3, 3, 121)
+            loss(predictions, golds, replace(fitted, temperature=exp(one), null_temperature=exp(other)))
+            for one in np.linspace(-3, 3, 21)
+            for other in np.linspace(-3, 3, 21)
         )
         assert loss(predictions, golds, fitted) <= least + 1e-4
         assert fitted.expected_calibration_error is not None
@@ -172,6 +175,7 @@ def test_fitting_stays_finite_on_extreme_questions(right: bool, count: int, all_
         golds["q0"] = []
     fitted = fit_calibration(predictions, golds, fitted_on="dev")
     assert exp(-3.01) < fitted.temperature < exp(3.01)
+    assert exp(-3.01) < fitted.null_temperature < exp(3.01)
     assert (fitted.threshold is None) == all_answerable
     assert Calibration.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False))) == fitted
 
@@ -179,7 +183,7 @@ def test_fitting_stays_finite_on_extreme_questions(right: bool, count: int, all_
 def test_fitting_where_no_question_has_a_span() -> None:
     predictions = [prediction("a", [], 1.0), prediction("b", [], inf)]
     fitted = fit_calibration(predictions, {"a": [], "b": ["red"]}, fitted_on="dev")
-    assert fitted.temperature == 1.0
+    assert (fitted.temperature, fitted.null_temperature) == (1.0, 1.0)
     assert fitted.threshold is not None
     assert [choose(p, fitted).text for p in predictions] == ["", ""]
     assert fitted.expected_calibration_error == 0.5

@@ -1,21 +1,23 @@
 """From predictions to final answers with a confidence: what evaluation, prediction and the predictor share.
 
 "No answer" is given where the null score exceeds the best span's by more than a threshold (Devlin et al.
-2019, section 4.3). Confidence is a softmax over a question's pooled n-best with a temperature (Guo et al.
-2017). `qa.confidence.thresholds` fits both.
+2019, section 4.3). Its probability is Platt scaling of the null score less the threshold; what it leaves is
+shared out by a softmax over a question's pooled n-best with a temperature (Guo et al. 2017, sections 4.1 and
+4.2). `qa.confidence.thresholds` fits threshold and temperatures.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from qa.confidence.temperature import null_probability, span_shares
 from qa.decoding.spans import span_scores
 from qa.errors import InputError
 from qa.records import Prediction, Span
@@ -32,15 +34,17 @@ class Calibration:
 
     threshold: null odds above which the answer is "no answer"; None: the reader knows no unanswerable
         questions and answers wherever it finds a span.
-    temperature: divides the scores before the softmax; above 0, 1 = as they are.
+    temperature: divides the spans' scores before the softmax; above 0, 1 = as they are.
+    null_temperature: divides what the null score less the threshold is above them; above 0, 1 = as it is.
     fitted_on: name of the questions it was fitted on; empty: not fitted.
     questions: how many they were.
     expected_calibration_error: of the answers to these very questions, 15 bins, 0 to 1; None: not fitted.
-    uncalibrated_error: the same at temperature 1.
+    uncalibrated_error: the same with both temperatures at 1.
     """
 
     threshold: float | None
     temperature: float
+    null_temperature: float = field(default=1.0, kw_only=True)
     fitted_on: str
     questions: int
     expected_calibration_error: float | None = None
@@ -52,11 +56,17 @@ class Calibration:
         return cls(0.0 if unanswerable else None, 1.0, "", 0)
 
     def probabilities(self, prediction: Prediction) -> tuple[FloatArray, float]:
-        """Probability of each n-best span, (n_best,), and of "no answer", under this calibration."""
-        with_null = self.threshold is not None
-        return probabilities(
-            prediction, self.temperature, with_null=with_null, threshold=self.threshold or 0.0
-        )
+        """Probability of each n-best span, (n_best,), and of "no answer"; together 1.
+
+        One softmax over the whole document's pooled spans, so that windows compete and questions compare.
+        "No answer" takes its share first; nothing without a threshold (then all are 0 where there is no
+        span). With equal temperatures it is one softmax over both, and the answer given the most probable.
+        """
+        shares, level = span_shares(span_scores(prediction.n_best), self.temperature)
+        if self.threshold is None:
+            return shares, 0.0
+        null_share = null_probability(prediction.null_score - self.threshold, level, self.null_temperature)
+        return (1.0 - null_share) * shares, null_share
 
     def to_dict(self) -> dict[str, Any]:
         """JSON content; read back by `from_dict`."""
@@ -66,12 +76,13 @@ class Calibration:
     def from_dict(cls, content: object, place: str = "calibration.json") -> Calibration:
         """The inverse of `to_dict`. Raises InputError, naming `place`, for any other JSON content."""
         remedy = "evaluate the reader on its dev questions again to write a new one"
-        names = [field.name for field in fields(cls)]
+        names = [part.name for part in fields(cls)]
         if not isinstance(content, dict) or sorted(content) != sorted(names):
             raise InputError(f"{place}: not a calibration with the keys {', '.join(names)}; {remedy}")
+        temperatures = ("temperature", "null_temperature")
         checks = {
             "threshold": content["threshold"] is None or _is_number(content["threshold"]),
-            "temperature": _is_number(content["temperature"]) and content["temperature"] > 0,
+            **{name: _is_number(content[name]) and content[name] > 0 for name in temperatures},
             "fitted_on": isinstance(content["fitted_on"], str),
             "questions": type(content["questions"]) is int and content["questions"] >= 0,
         }
@@ -114,40 +125,15 @@ class FinalAnswer:
     null_probability: float
 
 
-def probabilities(
-    prediction: Prediction, temperature: float, *, with_null: bool, threshold: float = 0.0
-) -> tuple[FloatArray, float]:
-    """Probability of each n-best span, (n_best,), and of "no answer".
-
-    Together they are 1; 0 where there is no span and "no answer" does not compete.
-    One softmax over the whole document's pooled spans, so that windows compete and questions compare.
-    with_null: whether "no answer" competes, with the null score minus `threshold`: then it is more probable
-        than the best span exactly where the null odds exceed the threshold, and the answer given is the
-        probable one.
-    """
-    scores = span_scores(prediction.n_best)
-    null_score = prediction.null_score - threshold
-    if not len(scores) or (with_null and null_score == math.inf):
-        return np.zeros(len(scores)), float(with_null)
-    if not with_null:
-        return _softmax(scores / temperature), 0.0
-    shares = _softmax(np.append(scores, null_score) / temperature)
-    return shares[:-1], float(shares[-1])
-
-
-def _softmax(scores: FloatArray) -> FloatArray:
-    weights = np.exp(scores - scores.max(initial=-math.inf))
-    return weights / weights.sum()
-
-
-def choose(prediction: Prediction, calibration: Calibration, *, may_be_empty: bool = True) -> FinalAnswer:
-    """The best span; "no answer" where the null odds exceed the threshold (strictly) or there is no span.
-
-    may_be_empty: False: the best span wherever there is one, with the same probability as under a threshold.
-    """
-    threshold = calibration.threshold if may_be_empty else None
+def choose(prediction: Prediction, calibration: Calibration) -> FinalAnswer:
+    """The best span; "no answer" where the null odds exceed the threshold (strictly) or there is no span."""
     shares, null_share = calibration.probabilities(prediction)
-    if not prediction.n_best or (threshold is not None and prediction.null_odds > threshold):
+    if not prediction.n_best or withheld(prediction, calibration.threshold):
         return FinalAnswer(prediction.id, "", None, null_share, null_share)
     best = prediction.n_best[0]
     return FinalAnswer(prediction.id, best.text, best, float(shares[0]), null_share)
+
+
+def withheld(prediction: Prediction, threshold: float | None) -> bool:
+    """Whether the null odds exceed the threshold; never without one."""
+    return threshold is not None and prediction.null_odds > threshold

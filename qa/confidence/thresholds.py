@@ -1,7 +1,7 @@
-"""The no-answer threshold and the temperature, fitted on dev questions and kept with the model.
+"""The no-answer threshold and the temperatures, fitted on dev questions and kept with the model.
 
 The threshold maximises dev F1, as in Devlin et al. 2019, section 4.3, and SpanBERT (Joshi et al. 2020); the
-temperature makes confidence a probability (Guo et al. 2017). `qa.confidence.final_answers` applies them.
+temperatures make confidence a probability (Guo et al. 2017). `qa.confidence.final_answers` applies them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from hashlib import sha256
 
 import numpy as np
 
-from qa.confidence.final_answers import Calibration, FinalAnswer, choose, probabilities, read_calibration
-from qa.confidence.temperature import ReliabilityBin, expected_calibration_error, fit_temperature, reliability
+from qa.confidence.final_answers import Calibration, FinalAnswer, choose, read_calibration
+from qa.confidence.temperature import (
+    ReliabilityBin,
+    expected_calibration_error,
+    fit_temperatures,
+    reliability,
+)
 from qa.decoding.spans import span_scores
 from qa.errors import InputError
 from qa.metrics import apply_threshold, find_best_threshold, score_questions
@@ -28,7 +33,6 @@ __all__ = [
     "cross_fitted_f1",
     "expected_calibration_error",
     "fit_calibration",
-    "probabilities",
     "read_calibration",
     "reliability",
 ]
@@ -37,15 +41,15 @@ Golds = Mapping[str, Sequence[str]]
 
 
 def fit_calibration(predictions: Sequence[Prediction], golds: Golds, *, fitted_on: str) -> Calibration:
-    """Threshold and temperature for the reader that made these predictions.
+    """Threshold and temperatures for the reader that made these predictions.
 
     predictions: of the dev questions. golds: question id -> gold texts, none = unanswerable; the same
         questions.
     fitted_on: their name, for the record.
 
     The threshold is the official search's on F1, and None where no question is unanswerable. The
-    temperature is the one under which "the answer is an exact match" is forecast best
-    (`qa.confidence.temperature.fit_temperature`), given that threshold. Scores of the same questions under
+    temperatures are those under which "the answer is an exact match" is forecast best
+    (`qa.confidence.temperature.fit_temperatures`), given that threshold. Scores of the same questions under
     their own threshold are an oracle: see `cross_fitted_f1`. Raises ValueError where predictions and golds
     are of different questions, InputError where there are none.
     """
@@ -55,7 +59,8 @@ def fit_calibration(predictions: Sequence[Prediction], golds: Golds, *, fitted_o
     answers = [choose(prediction, rough) for prediction in predictions]
     exact = score_questions(golds, {answer.id: answer.text for answer in answers}).exact
     correct = np.array([exact[answer.id] == 1.0 for answer in answers])
-    fitted = replace(rough, temperature=_fit_temperature(predictions, answers, correct, threshold))
+    temperature, null_temperature = _fit_temperatures(predictions, correct, threshold)
+    fitted = replace(rough, temperature=temperature, null_temperature=null_temperature)
     before = [answer.probability for answer in answers]
     after = [choose(prediction, fitted).probability for prediction in predictions]
     return replace(
@@ -129,22 +134,17 @@ def _fit_threshold(predictions: Sequence[Prediction], golds: Golds) -> float:
     return middle if middle < above else best
 
 
-def _fit_temperature(
-    predictions: Sequence[Prediction],
-    answers: Sequence[FinalAnswer],
-    correct: np.ndarray,
-    threshold: float | None,
-) -> float:
-    """Temperature for the answers chosen with `threshold`; questions without a span tell nothing about it."""
+def _fit_temperatures(
+    predictions: Sequence[Prediction], correct: np.ndarray, threshold: float | None
+) -> tuple[float, float]:
+    """Temperatures for the answers chosen with `threshold`; questions without a span tell nothing of them."""
     rows = [row for row, prediction in enumerate(predictions) if prediction.n_best]
-    if not rows:
-        return 1.0
-    width = max(len(predictions[row].n_best) for row in rows)
-    scores = np.full((len(rows), width + 1), -math.inf)
+    width = max((len(predictions[row].n_best) for row in rows), default=0)
+    scores = np.full((len(rows), width), -math.inf)
     for place, row in enumerate(rows):
-        prediction = predictions[row]
-        scores[place, : len(prediction.n_best)] = span_scores(prediction.n_best)
-        if threshold is not None:
-            scores[place, width] = prediction.null_score - threshold
-    chosen = np.array([0 if answers[row].span else width for row in rows])
-    return fit_temperature(scores, chosen, correct[rows])
+        found = span_scores(predictions[row].n_best)
+        scores[place, : len(found)] = found
+    null_scores = np.full(len(rows), -math.inf)
+    if threshold is not None:
+        null_scores[:] = [predictions[row].null_score - threshold for row in rows]
+    return fit_temperatures(scores, null_scores, correct[rows])

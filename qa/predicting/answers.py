@@ -130,7 +130,7 @@ def ranked_results(
     offered = options.may_be_empty
     if offered or not found:
         place = 0
-        if options.chosen(prediction).span is not None:
+        if found and not options.withholds(prediction):
             place = max(1, sum(result["score"] >= null_share for result in found))
         score = null_share if offered else 0.0
         found.insert(place, RankedResult(score=score, start=0, end=0, answer="", context=None))

@@ -9,13 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qa.confidence.final_answers import (
-    Calibration,
-    FinalAnswer,
-    FloatArray,
-    choose,
-    probabilities,
-)
+from qa.confidence.final_answers import Calibration, FloatArray, withheld
 from qa.decoding import DecodingSettings
 from qa.errors import InputError
 from qa.predicting.loading import Reader
@@ -61,23 +55,19 @@ class Options:
         """Probability of each n-best span, (n_best,), and of "no answer".
 
         "No answer" takes its share also where it may not be given, so that a passage that does not tell gives
-        no certain answer, and passages compare. Only a temperature fitted without it is used without it.
+        no certain answer, and passages compare. Only temperatures fitted without it are used without it.
         """
-        calibration = self.calibration
-        with_null = self.may_be_empty or calibration.threshold is not None or not calibration.fitted_on
-        return probabilities(
-            prediction,
-            calibration.temperature,
-            with_null=with_null,
-            threshold=calibration.threshold or 0.0,
-        )
+        with_null = self.may_be_empty or not self.calibration.fitted_on
+        return (self._with_null if with_null else self.calibration).probabilities(prediction)
 
-    def chosen(self, prediction: Prediction) -> FinalAnswer:
-        """The best span, or "no answer" where it may be one and the threshold, saved or 0, says so."""
-        threshold = 0.0 if self.calibration.threshold is None else self.calibration.threshold
-        return choose(
-            prediction, replace(self.calibration, threshold=threshold), may_be_empty=self.may_be_empty
-        )
+    def withholds(self, prediction: Prediction) -> bool:
+        """Whether "no answer" comes before the best span: it may, and the threshold, saved or 0, says so."""
+        return self.may_be_empty and withheld(prediction, self._with_null.threshold)
+
+    @property
+    def _with_null(self) -> Calibration:
+        saved = self.calibration
+        return saved if saved.threshold is not None else replace(saved, threshold=0.0)
 
 
 def refuse_unknown(told: Mapping[str, Any]) -> None:

@@ -178,7 +178,7 @@ def _settings(record: RunRecord) -> str:
     steps = f"{record.training['steps']:,} steps in {seconds:,.0f} seconds" if seconds is not None else "Run"
     made_with = _paragraph(
         f"{steps} on {device}, with {packages}. `run.json` beside this file holds every setting and the loss "
-        "curve; `calibration.json` the no-answer threshold and the temperature."
+        "curve; `calibration.json` the no-answer threshold and the temperatures."
     )
     return "## Settings\n\n```yaml\n" + "\n".join(shown) + f"\n```\n\n{made_with}"
 

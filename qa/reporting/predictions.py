@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qa.confidence.final_answers import FinalAnswer, probabilities
+from qa.confidence.final_answers import FinalAnswer
 from qa.evaluation import Evaluation, finite_null_odds
 from qa.files import write_json, write_json_lines
 from qa.records import Example, Prediction
@@ -70,14 +70,7 @@ def _marks(key: str, evaluation: Evaluation) -> dict[str, float]:
 
 
 def _n_best(prediction: Prediction, evaluation: Evaluation) -> list[dict[str, Any]]:
-    threshold = evaluation.calibration.threshold
-    # The same distribution as the chosen answer's own probability, threshold included.
-    shares, _ = probabilities(
-        prediction,
-        evaluation.calibration.temperature,
-        with_null=threshold is not None,
-        threshold=threshold or 0.0,
-    )
+    shares, _ = evaluation.calibration.probabilities(prediction)
     return [
         {"text": span.text, "start": span.start, "end": span.end, "score": span.score, "probability": share}
         for span, share in zip(prediction.n_best, shares.tolist(), strict=True)
