@@ -138,9 +138,9 @@ def integrated_gradients(
     batch: one window, (1, seq_len). Returns them with the two logits of the window, and of the baseline:
     special tokens as they are, padding in place of all others.
     """
-    model = reader.model
-    inputs = {key: batch[key] for key in forward_keys(model)}
-    embeddings = reader_of(model).get_input_embeddings()  # type: ignore[operator]
+    inputs = {key: batch[key] for key in forward_keys(reader.model)}
+    embeddings = reader_of(reader.model).get_input_embeddings()  # type: ignore[operator]
+    asked = _Window(reader.model, embeddings, inputs, targets)
     tokenizer = reader.tokenizer
     special = torch.isin(inputs["input_ids"], torch.tensor(tokenizer.all_special_ids, device=reader.device))
     empty = torch.full_like(inputs["input_ids"], tokenizer.pad_token_id or 0)
@@ -154,41 +154,41 @@ def integrated_gradients(
         part = alphas[at : at + STEPS_AT_ONCE]
         points = baseline + part[:, None, None] * (words - baseline)
         share = torch.tensor(weights[at : at + STEPS_AT_ONCE] / 2, device=reader.device)
-        for row, slopes in enumerate(_slopes(model, embeddings, inputs, points, targets)):
+        for row, slopes in enumerate(asked.slopes(points)):
             gradients[row] += (slopes.float() * share[:, None, None].float()).sum(dim=0)
     attributions = (gradients * (words - baseline)[0].float()).sum(dim=-1)
-    logits = _logits_at(model, embeddings, inputs, torch.cat([words, baseline]), targets)
+    logits = asked.logits(torch.cat([words, baseline]))
     ends = [(float(start), float(end)) for start, end in logits.tolist()]
     return attributions.cpu().numpy(), ends[0], ends[1]
 
 
-def _slopes(
-    model: nn.Module,
-    embeddings: nn.Module,
-    inputs: dict[str, Tensor],
-    points: Tensor,
-    targets: tuple[int, int],
-) -> Iterator[Tensor]:
-    """Gradients of the start and of the end logit by the embeddings, each (points, seq_len, width)."""
-    points = points.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = _logits_at(model, embeddings, inputs, points, targets)
-        for column in range(2):
-            yield torch.autograd.grad(logits[:, column].sum(), points, retain_graph=column == 0)[0]
+@dataclass(frozen=True)
+class _Window:
+    """A window that is read with other word embeddings than its own.
 
+    inputs: (1, seq_len) each. targets: the tokens whose start and end logit are asked for.
+    """
 
-def _logits_at(
-    model: nn.Module,
-    embeddings: nn.Module,
-    inputs: dict[str, Tensor],
-    points: Tensor,
-    targets: tuple[int, int],
-) -> Tensor:
-    """(points, 2) start and end logit with these word embeddings, (points, seq_len, width)."""
-    repeated = {key: tensor.expand(len(points), -1) for key, tensor in inputs.items()}
-    with _replaced(embeddings, points):
-        output: Any = model(**repeated)
-    return torch.stack([output.start_logits[:, targets[0]], output.end_logits[:, targets[1]]], dim=1)
+    model: nn.Module
+    embeddings: nn.Module
+    inputs: dict[str, Tensor]
+    targets: tuple[int, int]
+
+    def logits(self, points: Tensor) -> Tensor:
+        """(points, 2) start and end logit with these word embeddings, (points, seq_len, width)."""
+        repeated = {key: tensor.expand(len(points), -1) for key, tensor in self.inputs.items()}
+        with _replaced(self.embeddings, points):
+            output: Any = self.model(**repeated)
+        start, end = self.targets
+        return torch.stack([output.start_logits[:, start], output.end_logits[:, end]], dim=1)
+
+    def slopes(self, points: Tensor) -> Iterator[Tensor]:
+        """Gradients of the start and of the end logit by the embeddings, each (points, seq_len, width)."""
+        points = points.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.logits(points)
+            for column in range(2):
+                yield torch.autograd.grad(logits[:, column].sum(), points, retain_graph=column == 0)[0]
 
 
 @contextmanager
