@@ -106,7 +106,18 @@ def test_its_record_is_that_of_its_adapter(box: Path, default_reader: QuestionAn
     windows = default_reader.reader.windows
     assert windows.max_seq_length == record.settings["max_seq_length"]
     assert default_reader.calibration.questions == record.data["validation"]["questions"]
-    assert default_reader.calibration.threshold == pytest.approx(record.scores["eval"].metrics["threshold"])
+
+
+def test_its_calibration_is_that_of_its_evaluation(box: Path, default_reader: QuestionAnswerer) -> None:
+    record = read_record(box / "evaluation-dev-v2.0.json")
+    assert record.settings["fit_calibration"] is True
+    fitted, saved = record.scores["eval"].metrics, default_reader.calibration
+    assert (saved.threshold, saved.temperature, saved.null_temperature) == pytest.approx(
+        (fitted["threshold"], fitted["temperature"], fitted["null_temperature"])
+    )
+    assert saved.expected_calibration_error == pytest.approx(fitted["expected_calibration_error"])
+    again = read_record(box / "evaluation-dev-v1.1.json").scores["eval"].metrics
+    assert again["temperature"] == pytest.approx(saved.temperature)
 
 
 def test_its_data_are_named_as_everybody_knows_them(box: Path) -> None:

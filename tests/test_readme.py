@@ -67,6 +67,7 @@ def test_every_part_of_an_experiment_merges_with_the_base(kind: str, monkeypatch
 @pytest.mark.parametrize("name", re.findall(r"\(experiments/tables/out/([\w-]+)\.md\)", README))
 def test_a_table_that_the_readme_links_stands_there_as_it_was_printed(name: str) -> None:
     printed = (ROOT / "experiments" / "tables" / "out" / f"{name}.md").read_text(encoding="utf-8")
-    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    # Published rows, in italics, may be left to the file.
+    rows = [line for line in printed.splitlines() if line.startswith("|") and not line.startswith("| *")]
     assert len(rows) > 2
     assert "\n".join(rows) in README
