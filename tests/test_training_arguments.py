@@ -206,6 +206,7 @@ def test_defaults_are_those_of_transformers() -> None:
     assert changed == {"output_dir"}
     # Both sides name most of what matters: a renamed setting of transformers would leave ours without effect.
     own = {
+        "fit_calibration",
         "dry_run",
         "overwrite_output_dir",
         "eval_before_training",
