@@ -119,3 +119,31 @@ def test_plots_are_drawn_and_the_same_twice(filled: FilledTable, tmp_path: Path)
     wrong = replace(filled, table=replace(filled.table, plots=({"kind": "pie"},)))
     with pytest.raises(InputError, match="plots: kind: pie: no such plot; there is examples"):
         draw_plots(wrong, tmp_path)
+
+
+@pytest.mark.parametrize("rows", ["a", "ab"])
+def test_the_legend_of_learning_curves_stays_inside(filled: FilledTable, rows: str) -> None:
+    """One row with three columns is named by them; long names stand below each other."""
+    pytest.importorskip("matplotlib")
+    from dataclasses import replace
+
+    from matplotlib.figure import Figure
+
+    from qa.reporting.plots import KINDS
+
+    named = [
+        replace(row, label=f"all-MiniLM-L6, published splits, row {row.name}") for row in filled.table.rows
+    ]
+    record = next(iter(filled.records.values()))
+    records = {
+        (row, column, 1): replace(record, row=row, column=column) for row in rows for column in ("16", "64")
+    }
+    axes = Figure(figsize=(6.0, 4.0), layout="constrained").add_subplot()
+    table = replace(filled.table, rows=tuple(named))
+    assert KINDS["learning_curves"](replace(filled, table=table, records=records), {}, axes)
+    axes.figure.draw_without_rendering()
+    legend = axes.get_legend()
+    of_both = [f"{row.label}, {column}" for row in named[:2] for column in ("16", "64")]
+    assert [text.get_text() for text in legend.get_texts()] == (["16", "64"] if rows == "a" else of_both)
+    frame, box = axes.get_window_extent(), legend.get_window_extent()
+    assert frame.x0 <= box.x0 < box.x1 <= frame.x1

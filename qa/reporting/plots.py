@@ -37,6 +37,9 @@ _STYLE: Any = {
 # Sizes in typographic points: names, half a mark, and from where on a line leads to a name.
 _NAME_SIZE, _MARK, _LINE_FROM = 7, 3.5, 8.0
 
+# The longest name, in characters, of which two stand side by side in a legend.
+_HALF_LEGEND = 36
+
 # What axes are called where a table's column is too narrow to say it.
 _AXES = {
     "f1": "F1 (%)",
@@ -95,13 +98,13 @@ def _draw(draw: Draw, filled: FilledTable, plot: Mapping[str, str], path: Path) 
 
 def _learning_curves(filled: FilledTable, plot: Mapping[str, str], axes: Axes) -> bool:
     """Training loss over steps, a line per row, and column that trains: the mean over the seeds."""
-    curves: dict[str, dict[str, list[list[float]]]] = {}
+    curves: dict[tuple[str, str | None], dict[str, list[list[float]]]] = {}
     for (name, _, _), record in filled.records.items():
         curve = record.run.training.get("loss_curve")
         if curve and "reader" not in record.chosen:
-            label = ", ".join(filter(None, (filled.table.row(name).label, record.column)))
-            curves.setdefault(label, {})[record.settings_sha256] = curve
-    for label, by_seed in curves.items():
+            of_row = curves.setdefault((filled.table.row(name).label, record.column), {})
+            of_row[record.settings_sha256] = curve
+    for label, by_seed in zip(_shortest_names(list(curves)), curves.values(), strict=True):
         losses: dict[float, list[float]] = {}
         for step, loss in (point for curve in by_seed.values() for point in curve):
             losses.setdefault(step, []).append(loss)
@@ -110,8 +113,17 @@ def _learning_curves(filled: FilledTable, plot: Mapping[str, str], axes: Axes) -
     axes.set_xlabel("optimiser steps")
     axes.set_ylabel("training loss (nats)")
     if curves:
-        axes.legend(fontsize=7, ncols=2)
+        names = axes.get_legend_handles_labels()[1]
+        axes.legend(fontsize=7, ncols=2 if max(map(len, names)) <= _HALF_LEGEND else 1)
     return bool(curves)
+
+
+def _shortest_names(curves: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Pairs of row and column, None where a training serves its whole row -> names to tell them apart by."""
+    columns = [column for _, column in curves if column]
+    if len({row for row, _ in curves}) == 1 < len(columns) == len(curves):
+        return columns
+    return [", ".join(filter(None, pair)) for pair in curves]
 
 
 def _scatter(filled: FilledTable, plot: Mapping[str, str], axes: Axes) -> bool:
