@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # the benchmark is no part of the installed package
 
-from experiments.bench import preparing, record, scoring, training  # noqa: E402
+from experiments.bench import preparing, profiling, record, scoring, training  # noqa: E402
 from experiments.bench.__main__ import PARTS, QUICK, _chosen  # noqa: E402
 from experiments.bench.measuring import Part, Ratio, Row, alternate, compare  # noqa: E402
 from experiments.bench.questions import Questions  # noqa: E402
@@ -40,11 +41,13 @@ def test_contenders_take_turns_and_none_is_always_first() -> None:
     times = {"a": [4.0, 6.0, 9.0], "b": [2.0, 2.0, 3.0], "c": [8.0, 1.0, 9.0]}
     found = alternate({name: contender(name, seconds) for name, seconds in times.items()}, 3, silent)
     assert order == [(name, number) for number, names in enumerate(("abc", "bca", "cab")) for name in names]
-    a, b, c = compare(found, ["a"], "seconds", faster=False)
+    part = compare("part", "a part", found, "seconds", ["a"], smaller=True, ratio_of="speed", notes=["One."])
+    assert replace(part, rows=()) == Part("part", "a part", (), ("a",), "speed", notes=("One.",))
+    a, b, c = part.rows
     assert (a.values, a.ratios) == ({"seconds": 6.0}, {})
     assert (b.values, b.ratios) == ({"seconds": 2.0}, {"a": Ratio(3.0, 2.0, 3.0, 3)})
     assert c.ratios == {"a": Ratio(1.0, 0.5, 6.0, 3)}
-    assert compare(found, ["a", "c"], "seconds", faster=True)[1].ratios == {
+    assert compare("part", "a part", found, "seconds", ["a", "c"]).rows[1].ratios == {
         "a": Ratio(1 / 3, 1 / 3, 0.5, 3),
         "c": Ratio(1 / 3, 0.25, 2.0, 3),
     }
@@ -189,6 +192,33 @@ def test_training_and_strategies(
         assert row.values["tokens/s"] / row.values["windows/s"] == pytest.approx(sample.lengths.mean())
     part = well_formed(training.strategies(setup, ["head"], "grouped", 1, silent), tmp_path)
     assert {row.name: row.values["trained parameters"] for row in part.rows}["head"] == 2 * 32 + 2
+
+
+def test_operators_by_kind_of_work() -> None:
+    kinds = {
+        "aten::addmm": "matrix products",
+        "aten::native_layer_norm_backward": "normalisation",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward": "attention",
+        "aten::gelu_backward": "activation",
+        "aten::embedding_dense_backward": "embeddings",
+        "aten::_fused_adamw_": "optimiser and clipping",
+        "aten::copy_": "copies and casts",
+        "aten::add_": "sums and products of elements",
+        "aten::arange": profiling.OTHERS,
+    }
+    assert {name: profiling.kind_of(name) for name in kinds} == kinds
+
+
+def test_the_profile_accounts_for_all_of_a_step(
+    sample: Questions, tiny_reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    setup = Setup(sample, str(tiny_reader), batch_size=2, steps=2, warmup=1, precision="fp32", use_cpu=True)
+    part = well_formed(profiling.profiled(setup, ["grouped", "packed"], silent), tmp_path)
+    for batching in ("grouped", "packed"):
+        shares = {row.name: row.values[f"{batching}, % of a step"] for row in part.rows}
+        assert sum(shares.values()) == pytest.approx(100)
+        assert all(shares[name] > 0 for name in ("matrix products", "normalisation", profiling.OUTSIDE))
 
 
 def test_every_strategy_is_measured() -> None:

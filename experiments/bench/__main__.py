@@ -32,8 +32,8 @@ from experiments.bench.record import (
 from qa.errors import InputError, run_program
 from qa.files import write_text
 
-PARTS = ("startup", "padding", "windows", "decoding", "memory", "training", "strategies", "compile", "gpu")
-QUICK = PARTS[:6]
+QUICK = ("startup", "padding", "windows", "decoding", "memory", "training", "profile")
+PARTS = (*QUICK, "strategies", "compile", "gpu")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,7 +76,7 @@ def _measured(names: Sequence[str], told: argparse.Namespace, say: Callable[[str
     import torch
     from transformers.utils import logging
 
-    from experiments.bench import preparing, scoring, training
+    from experiments.bench import preparing, profiling, scoring, training
     from experiments.bench.questions import Questions, data_folder
     from experiments.bench.steps import Setup
 
@@ -114,6 +114,8 @@ def _measured(names: Sequence[str], told: argparse.Namespace, say: Callable[[str
             yield scoring.memory(1000)
         elif name == "training":
             yield training.training(setup, batchings, rounds, say)
+        elif name == "profile":
+            yield profiling.profiled(setup, batchings, say)
         elif name == "strategies":
             yield training.strategies(setup, told.strategies, batchings[0], told.strategy_rounds, say)
         elif name == "compile":
@@ -128,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Speed and memory beside what others do, on the same data in one run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; quick: the first six; all")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; quick: the first seven; all")
     parser.add_argument("--print", action="store_true", help="print the tables of all records and stop")
     parser.add_argument("--readme", action="store_true", help="the same, into this folder's README.md")
     parser.add_argument("--keep", action="store_true", help="keep the record's other parts")

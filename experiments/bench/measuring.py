@@ -67,23 +67,34 @@ def alternate(
 
 
 def compare(
-    found: Mapping[str, Sequence[Values]], bases: Sequence[str], ratio_of: str, *, faster: bool
-) -> tuple[Row, ...]:
-    """Medians of every contender, and its ratio to each of the bases in the same round.
+    name: str,
+    title: str,
+    found: Mapping[str, Sequence[Values]],
+    unit: str,
+    bases: Sequence[str] = (),
+    *,
+    smaller: bool = False,
+    ratio_of: str = "",
+    settings: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Part:
+    """A part from what `alternate` found: contenders' medians, and their ratios to the bases, round by round.
 
-    ratio_of: the unit to compare. faster: the unit is a speed, ratios are the contender's over the base's;
-    else a time or a size, and they are the base's over the contender's: above 1 is better either way.
+    unit: what ratios are taken of. smaller: it is a time or a size, and a ratio is the base's over the
+    contender's; else a speed, and it is the contender's over the base's: above 1 is better either way.
+    ratio_of: what the ratios are called, without it `unit`. The rest: see `Part`.
     """
     rows = []
-    for name, values in found.items():
-        medians = {unit: median(value[unit] for value in values) for unit in values[0]}
+    for contender, values in found.items():
+        medians = {each: median(value[each] for value in values) for each in values[0]}
         ratios = {}
         for base in bases:
-            pairs = [(one[ratio_of], other[ratio_of]) for one, other in zip(values, found[base], strict=True)]
-            if name != base:
-                ratios[base] = _ratio([one / other if faster else other / one for one, other in pairs])
-        rows.append(Row(name, medians, ratios))
-    return tuple(rows)
+            pairs = [(one[unit], other[unit]) for one, other in zip(values, found[base], strict=True)]
+            if contender != base:
+                ratios[base] = _ratio([other / one if smaller else one / other for one, other in pairs])
+        rows.append(Row(contender, medians, ratios))
+    named = ratio_of or unit if bases else ""
+    return Part(name, title, tuple(rows), tuple(bases), named, dict(settings or {}), tuple(notes))
 
 
 def _ratio(ratios: list[float]) -> Ratio:

@@ -46,11 +46,12 @@ def windows(questions: Questions, rounds: int, say: Say) -> Part:
         return _speed(started, count)
 
     found = alternate({"tokenizer alone": bare, "ours, with labels": ours}, rounds, say)
-    return Part(
+    return compare(
         "windows",
         "building windows",
-        compare(found, ["tokenizer alone"], "questions/s", faster=True),
-        bases=("tokenizer alone",),
+        found,
+        "questions/s",
+        ["tokenizer alone"],
         ratio_of="speed",
         settings={"questions": count},
         notes=("The tokenizer's call is the one of the transformers example; it finds no labels yet.",),
@@ -104,4 +105,4 @@ def startup(rounds: int, say: Say, commands: Mapping[str, list[str]] = COMMANDS)
         return once
 
     found = alternate({name: contender(words) for name, words in commands.items()}, rounds, say)
-    return Part("startup", "start-up", compare(found, [], "seconds", faster=False))
+    return compare("startup", "start-up", found, "seconds")

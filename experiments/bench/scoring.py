@@ -53,11 +53,13 @@ def decoding(questions: Questions, rounds: int, say: Say) -> Part:
         say,
     )
     spans = sum(len(prediction.n_best) for prediction in expected)
-    return Part(
+    return compare(
         "decoding",
         "decoding",
-        compare(found, ["loop over questions"], "seconds", faster=False),
-        bases=("loop over questions",),
+        found,
+        "seconds",
+        ["loop over questions"],
+        smaller=True,
         ratio_of="speed",
         settings={"questions": len(ids), "windows": len(table), "spans": spans},
         notes=(

@@ -45,6 +45,29 @@ class Setup:
     precision: str
     use_cpu: bool
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "model": self.model,
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+            "warmup_steps": self.warmup,
+            "precision": self.precision,
+            "windows": len(self.questions.lengths),
+        }
+
+    @property
+    def described(self) -> str:
+        """The same for a reader."""
+        lengths = self.questions.lengths
+        return (
+            f"{self.model}, {self.precision}, batches of {self.batch_size} drawn from {len(lengths):,} "
+            f"windows of {lengths.mean():.0f} tokens on average; {self.steps} steps a round after "
+            f"{self.warmup} to warm up. Tokens are real ones, padding left out; windows are of the average "
+            "length."
+        )
+
     def reader(self) -> Any:
         """A fresh reader, the same one every time."""
         torch.manual_seed(0)
@@ -135,7 +158,7 @@ class CountingCollator(WindowCollator):
         return super().__call__(rows)
 
 
-def ours(setup: Setup, number: int, words: Sequence[str]) -> Values:
+def ours(setup: Setup, number: int, words: Sequence[str], *watching: TrainerCallback) -> Values:
     """words: settings as on the command line, `--batching packed` or a strategy's file."""
 
     def make(counted: Counted, clock: Clock, folder: str) -> tuple[Trainer, int]:
@@ -149,7 +172,7 @@ def ours(setup: Setup, number: int, words: Sequence[str]) -> Values:
                 setup.questions.tokenizer.pad_token_id, "first", number, counted=counted
             ),
             decoding=settings.decoding,
-            callbacks=[*settings.strategy.callbacks(model), clock],
+            callbacks=[*settings.strategy.callbacks(model), clock, *watching],
             undecayed=settings.strategy.undecayed,
             penalty=settings.strategy.penalty,
         )

@@ -25,14 +25,14 @@ def training(setup: Setup, batchings: Sequence[str], rounds: int, say: Say) -> P
     for batching in batchings:
         contenders[f"ours, {batching}"] = _ours(setup, ["--batching", batching])
     found = alternate(contenders, rounds, say)
-    return Part(
+    return compare(
         "training",
         "training",
-        compare(found, [FIXED, BEST], "tokens/s", faster=True),
-        bases=(FIXED, BEST),
-        ratio_of="tokens/s",
-        settings=_settings(setup, rounds),
-        notes=(_told(setup),),
+        found,
+        "tokens/s",
+        [FIXED, BEST],
+        settings=setup.settings | {"rounds": rounds},
+        notes=(setup.described,),
     )
 
 
@@ -44,14 +44,16 @@ def strategies(setup: Setup, names: Sequence[str], batching: str, rounds: int, s
         name: _ours(setup, ["--config", str(files[name]), "--batching", batching]) for name in chosen
     }
     found = alternate(contenders, rounds, say)
-    return Part(
+    return compare(
         "strategies",
         "strategy",
-        compare(found, ["full"], "tokens/s", faster=True),
-        bases=("full",),
-        ratio_of="tokens/s",
-        settings=_settings(setup, rounds) | {"batching": batching},
-        notes=(_told(setup) + " Memory is what the process took at its highest, beyond what it had before.",),
+        found,
+        "tokens/s",
+        ["full"],
+        settings=setup.settings | {"rounds": rounds, "batching": batching},
+        notes=(
+            setup.described + " Memory is what the process took at its highest, beyond what it had before.",
+        ),
     )
 
 
@@ -62,15 +64,14 @@ def compiled(setup: Setup, batchings: Sequence[str], rounds: int, say: Say) -> P
         words = ["--batching", batching, "--torch_compile", "true"]
         pairs[f"{batching}, torch.compile"] = _afresh(_ours(setup, words))
     found = alternate(pairs, rounds, say)
-    bases = [name for name in pairs if name.endswith("as it comes")]
-    return Part(
+    return compare(
         "compile",
         "torch.compile",
-        compare(found, bases, "tokens/s", faster=True),
-        bases=tuple(bases),
-        ratio_of="tokens/s",
-        settings=_settings(setup, rounds),
-        notes=(_told(setup) + " The first steps are those to warm up; nothing compiled earlier is used.",),
+        found,
+        "tokens/s",
+        [name for name in pairs if name.endswith("as it comes")],
+        settings=setup.settings | {"rounds": rounds},
+        notes=(setup.described + " The first steps are those to warm up; nothing compiled earlier is used.",),
     )
 
 
@@ -133,24 +134,3 @@ def _afresh(contender: Contender) -> Contender:
 
 def _plain(setup: Setup, *, grouped: bool) -> Contender:
     return lambda number: plain(setup, number, grouped=grouped)
-
-
-def _settings(setup: Setup, rounds: int) -> dict[str, object]:
-    return {
-        "model": setup.model,
-        "batch_size": setup.batch_size,
-        "steps": setup.steps,
-        "warmup_steps": setup.warmup,
-        "precision": setup.precision,
-        "rounds": rounds,
-        "windows": len(setup.questions.lengths),
-    }
-
-
-def _told(setup: Setup) -> str:
-    lengths = setup.questions.lengths
-    return (
-        f"{setup.model}, {setup.precision}, batches of {setup.batch_size} drawn from {len(lengths):,} "
-        f"windows of {lengths.mean():.0f} tokens on average; {setup.steps} steps a round after "
-        f"{setup.warmup} to warm up. Tokens are real ones, padding left out; windows are of average length."
-    )
