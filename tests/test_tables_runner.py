@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,20 @@ def test_a_killed_runner_leaves_a_run_that_the_next_one_waits_for(starts: Path, 
     assert runner.run().complete
     assert Counter(starts.read_text().split())[orphan] == 1
     assert len(set(starts.read_text().split())) == RUNS
+
+
+def test_a_run_whose_folder_was_deleted_begins_for_the_first_time_again(
+    starts: Path, empty_folder: Path
+) -> None:
+    runner = fake_runner(empty_folder, table_of(empty_folder), [])
+    assert runner.run().complete
+    store = runner.store
+    run = next(run for run in runner.look().plan.runs if run.trains)
+    assert [store.begin(run), store.begin(run)] == [2, 3]
+    shutil.rmtree(store.run_folder(run))
+    (store.folder / run.file_name).unlink()
+    assert runner.run().complete
+    assert store.records()[run.file_name].attempts == 1
 
 
 def test_two_runners_do_no_run_twice(
