@@ -87,7 +87,10 @@ class Store:
         return (self.run_folder(run) / _record_name(run)).is_file()
 
     def begin(self, run: Run) -> int:
-        """Count a start of the run. Returns: which it is, from 1; nothing is resumed where its folder is gone."""
+        """Count a start of the run.
+
+        Returns: which start it is, from 1; where the run's folder is gone, nothing is resumed and it is the first.
+        """
         attempts = 1 + (self.attempts(run) if self.run_folder(run).is_dir() else 0)
         write_json(self._attempts_path(run), attempts)
         return attempts
