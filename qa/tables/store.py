@@ -89,7 +89,7 @@ class Store:
     def begin(self, run: Run) -> int:
         """Count a start of the run.
 
-        Returns: which start it is, from 1. Where the run's folder is gone nothing is resumed: it is the first.
+        Returns: which start it is, from 1; where the run's folder is gone, it is the first again.
         """
         attempts = 1 + (self.attempts(run) if self.run_folder(run).is_dir() else 0)
         write_json(self._attempts_path(run), attempts)
