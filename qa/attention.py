@@ -8,8 +8,6 @@ down to attention functions of variable length (`cu_seq_lens_q`, `cu_seq_lens_k`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from qa.cpu.dropout import dropout as cpu_dropout
 from qa.errors import InputError
 
 NAME = "packed"
@@ -50,6 +49,12 @@ def install() -> None:
     """
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def is_packable(model: PreTrainedModel) -> bool:
+    """Whether packed batches are known to be right for a bare reader, and nobody chose its attention."""
+    kind, chosen = model.config.model_type, model.config._attn_implementation
+    return kind in PACKABLE and chosen in ("sdpa", NAME)
 
 
 def enable(model: PreTrainedModel) -> None:
@@ -163,37 +168,16 @@ def _padded(
 def _window_by_window(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Boundaries, dropout: float, scaling: float
 ) -> Tensor:
-    """The same for a CPU: plain products train faster there than torch's fused attention, above all in bf16.
-
-    Neighbours of one length share a product.
+    """The same for a CPU: plain products train faster there than torch's fused attention, above all with
+    dropout, for which that has no fast way, and in bf16.
     """
-    runs = list(_runs(boundaries.begins_q.tolist(), boundaries.begins_k.tolist()))
-    sizes_q, sizes_k = [count * q for count, q, _ in runs], [count * k for count, _, k in runs]
-    # Splitting once lets the backward pass put the gradient together once, not once per window.
-    parts = zip(
-        runs,
-        (query * scaling).transpose(0, 1).split(sizes_q, dim=1),
-        key.transpose(0, 1).split(sizes_k, dim=1),
-        value.transpose(0, 1).split(sizes_k, dim=1),
-        strict=True,
-    )
+    lengths_q, lengths_k = boundaries.begins_q.diff().tolist(), boundaries.begins_k.diff().tolist()
+    # Splitting once lets the backward pass put the gradient together once, not once per window; tokens first,
+    # because that is how the layers around it lay them out.
+    parts = zip((query * scaling).split(lengths_q), key.split(lengths_k), value.split(lengths_k), strict=True)
     outputs = []
-    for (count, length_q, length_k), q, k, v in parts:
-        q = q.unflatten(1, (count, length_q))
-        k, v = k.unflatten(1, (count, length_k)), v.unflatten(1, (count, length_k))
+    for window in parts:
+        q, k, v = (part.transpose(0, 1) for part in window)
         weights = functional.softmax(q @ k.transpose(-1, -2), dim=-1)
-        outputs.append((functional.dropout(weights, dropout) @ v).flatten(1, 2))
-    return torch.cat(outputs, dim=1).transpose(0, 1)
-
-
-def _runs(cu_q: list[int], cu_k: list[int]) -> Iterator[tuple[int, int, int]]:
-    """Neighbouring windows of one length: how many, their queries, their keys."""
-    count, last = 0, (0, 0)
-    for (begin_q, end_q), (begin_k, end_k) in zip(pairwise(cu_q), pairwise(cu_k), strict=True):
-        lengths = (end_q - begin_q, end_k - begin_k)
-        if lengths != last and count:
-            yield count, *last
-            count = 0
-        count, last = count + 1, lengths
-    if count:
-        yield count, *last
+        outputs.append(((cpu_dropout(weights, dropout) if dropout else weights) @ v).transpose(0, 1))
+    return torch.cat(outputs)

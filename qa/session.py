@@ -14,11 +14,11 @@ import yaml
 
 from qa import tracking
 from qa.adapters import SAVED_SETTINGS
-from qa.allocation import keep_freed_memory
 from qa.batching import WindowBatches, WindowCollator
 from qa.checkpoints import ResumePoint, prepare_output_dir, set_aside
 from qa.confidence.final_answers import CALIBRATION_NAME, Calibration, read_calibration
 from qa.configuration import nearest
+from qa.cpu.allocation import keep_freed_memory
 from qa.datasets import example_from_row
 from qa.errors import InputError
 from qa.evaluation import METRIC_NAMES

@@ -21,6 +21,7 @@ from qa import attention
 from qa.batching import EvaluationBatchSampler, LengthGroupedBatchSampler, WindowCollator
 from qa.checkpoints import remove_old, write_manifest
 from qa.confidence.final_answers import Calibration
+from qa.cpu.layers import use_cpu_layers
 from qa.decoding import DecodingSettings, WindowScores
 from qa.evaluation import Evaluation, find_spans, score_predictions
 from qa.files import write_text
@@ -71,12 +72,18 @@ class QATrainer(Trainer):
         # Trainer finds QA labels only under class names with "QuestionAnswering"; another loses eval_loss.
         args.label_names = ["start_positions", "end_positions"]
         self._keep_checkpoints, args.save_total_limit = args.save_total_limit, None
+        reader: Any = reader_of(model)
+        packs = _packs(args, reader)
+        if packs:
+            attention.enable(reader)
+        if args.device.type == "cpu":
+            use_cpu_layers(model)
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,  # type: ignore[arg-type]
-            data_collator=dataclasses.replace(collator, packed=args.batching == "packed"),
+            data_collator=dataclasses.replace(collator, packed=packs),
             processing_class=processing_class,
             callbacks=[*(callbacks or []), _FollowTraining(self)],
         )
@@ -94,8 +101,6 @@ class QATrainer(Trainer):
         self._position_padding = position_padding(model)
         self._gradients = GradientCheck()
         self._step_windows: list[Tensor] = []
-        if args.batching == "packed":
-            attention.enable(reader_of(model))  # type: ignore[arg-type]
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
@@ -300,6 +305,17 @@ class QATrainer(Trainer):
         write_manifest(output_dir / f"checkpoint-{self.state.global_step}")
         best = self.state.best_model_checkpoint
         remove_old(output_dir, self._keep_checkpoints, None if best is None else Path(best))
+
+
+def _packs(args: QATrainingArguments, reader: Any) -> bool:
+    """Whether the model reads batches without their padding, whichever windows share one.
+
+    Where that was asked for, and on a CPU wherever it can be done: attention goes window by window there.
+    """
+    if args.batching == "packed":
+        return True
+    at_liberty = args.batching in ("grouped", "sorted") and args.loss == "passage" and not args.torch_compile
+    return at_liberty and args.device.type == "cpu" and attention.is_packable(reader)
 
 
 class _FollowTraining(TrainerCallback):

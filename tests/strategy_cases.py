@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForQuestionAnswering
 
+from qa.cpu.layers import use_cpu_layers
 from qa.strategies import (
     IA3,
     AdaLora,
@@ -289,6 +290,7 @@ MODEL_KEYS = ("input_ids", "attention_mask", "token_type_ids")
 def logits(model: nn.Module, **changes: Tensor) -> Tensor:
     """(2, batch, seq_len): start, end; real positions only, the others 0."""
     inputs = {key: batch()[key] for key in MODEL_KEYS} | changes
+    use_cpu_layers(model)  # as a trainer does: then equal weights give equal logits, whoever had the model
     with torch.no_grad():
         output = model(**inputs)
     found = torch.stack([output.start_logits, output.end_logits])

@@ -98,12 +98,6 @@ def test_dropout_drops_its_share_and_keeps_the_mean(attend: Attend) -> None:
     assert found.var().item() == pytest.approx(1 / 150, rel=0.1)
 
 
-def test_runs_are_neighbours_of_one_length() -> None:
-    begins = [0, 5, 10, 11, 18, 25, 32, 34]
-    assert list(attention._runs(begins, begins)) == [(2, 5, 5), (1, 1, 1), (3, 7, 7), (1, 2, 2)]
-    assert list(attention._runs([0, 3], [0, 5])) == [(1, 3, 5)]
-
-
 def test_states_of_mixed_precision_are_brought_together() -> None:
     """IA3 returns float32 keys under autocast, where queries are bfloat16."""
     at = bounds(LENGTHS)
@@ -278,6 +272,17 @@ def test_others_are_refused() -> None:
         InputError, match=r"batching: packed works with albert, bert, .*, not with mpnet; use"
     ):
         enable(model)
+
+
+def test_a_model_whose_attention_was_chosen_is_left_alone() -> None:
+    assert attention.is_packable(MODELS["bert"]())
+    assert not attention.is_packable(MPNetForQuestionAnswering(MPNetConfig(**SIZES)))
+    chosen = MODELS["bert"]()
+    chosen.set_attn_implementation("eager")
+    assert not attention.is_packable(chosen)
+    enabled = MODELS["bert"]()
+    enable(enabled)
+    assert attention.is_packable(enabled)
 
 
 def test_a_saved_model_knows_nothing_of_it(tmp_path: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from packing_cases import token_places
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import qa.trainer
 from qa import attention
 from qa.batching import WindowCollator
 from qa.decoding import DecodingSettings
@@ -168,7 +170,37 @@ def test_the_collator_of_a_packed_trainer_says_where_tokens_are(make_trainer: Ma
     assert batch[PLACES].tolist() == token_places(batch["attention_mask"]).tolist()
     begins = list(accumulate((3, 5, 2), initial=0))
     assert packed_inputs(batch, frozenset({"input_ids"}), None)["cu_seq_lens_q"].tolist() == begins
-    assert PLACES not in make_trainer(strategy_cases.tiny_bert()).data_collator(rows)
+    assert PLACES not in make_trainer(strategy_cases.tiny_bert(), batching="padded").data_collator(rows)
+
+
+@pytest.mark.parametrize(
+    ("told", "attention_chosen", "packs"),
+    [
+        ({"batching": "grouped"}, None, True),
+        ({"batching": "sorted"}, None, True),
+        ({"batching": "padded"}, None, False),  # is what it says: the one to compare with
+        ({"batching": "grouped", "loss": "bert"}, None, False),  # its softmax wants the padding
+        ({"batching": "grouped"}, "eager", False),
+        ({"batching": "grouped", "torch_compile": True}, None, False),  # loops break its graph
+    ],
+)
+def test_a_cpu_reads_grouped_batches_without_their_padding_where_it_can(
+    told: dict[str, Any], attention_chosen: str | None, packs: bool, make_trainer: MakeTrainer
+) -> None:
+    model = strategy_cases.tiny_bert()
+    if attention_chosen:
+        model.set_attn_implementation(attention_chosen)
+    assert make_trainer(model, **told).data_collator.packed is packs
+    assert model.config._attn_implementation == (attention.NAME if packs else attention_chosen or "sdpa")
+
+
+def test_a_gpu_packs_where_it_was_asked_to() -> None:
+    def packs(batching: str) -> bool:
+        device = torch.device("cuda")
+        args = SimpleNamespace(batching=batching, device=device, loss="passage", torch_compile=False)
+        return qa.trainer._packs(args, strategy_cases.tiny_bert())  # type: ignore[arg-type]
+
+    assert [packs(name) for name in ("grouped", "sorted", "padded", "packed")] == [False, False, False, True]
 
 
 class Waits(TorchDispatchMode):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from qa.allocation import keep_freed_memory
+from qa.cpu.allocation import keep_freed_memory
 from qa.results import peak_memory_bytes
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -51,7 +51,7 @@ def _resident(name: str) -> int:
 
 
 def malloc_as_a_run_sets_it() -> None:
-    """`qa.allocation` as a run on a CPU calls it."""
+    """`qa.cpu.allocation` as a run on a CPU calls it."""
     if not torch.cuda.is_available():
         keep_freed_memory()
 

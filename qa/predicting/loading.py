@@ -83,6 +83,11 @@ def load(
         folder = reader_folder(name, revision)
     words = _tokenizer(tokenizer, source, revision, arguments.trust_remote_code)
     loaded = _moved(loaded, _device(device))
+    device = next(loaded.parameters()).device
+    if device.type == "cpu":
+        from qa.cpu.layers import use_cpu_layers
+
+        use_cpu_layers(loaded)
     if dtype not in (None, "auto"):
         loaded = loaded.to(dtype=_dtype(dtype))
     longest = max_positions(loaded)
@@ -96,7 +101,7 @@ def load(
         name=name,
         model=loaded.eval(),
         tokenizer=words,
-        device=next(loaded.parameters()).device,
+        device=device,
         windows=windows,
         decoding=decoding,
         loss=loss,

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from qa import allocation
+from qa.cpu import allocation
 
 GLIBC = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 
 # Counts page faults of 20 times 40 MB, each written to and freed, before and after.
 PROGRAM = """
 import ctypes, resource, sys
-from qa.allocation import keep_freed_memory
+from qa.cpu.allocation import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
