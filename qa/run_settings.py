@@ -203,8 +203,8 @@ class OptimizationSettings:
         metadata={
             "help": "grouped: windows of like length share a batch, drawn anew each epoch. packed: random "
             "batches without padding, in training and evaluation. padded: the same random batches, padded to "
-            "their longest window, as are all but packed ones. sorted: fixed batches by length, in shuffled "
-            "order (SpanBERT's code)."
+            "their longest window, as all but packed ones are on a GPU. sorted: fixed batches by length, in "
+            "shuffled order (SpanBERT's code)."
         },
     )
     negative_share: float = field(

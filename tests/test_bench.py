@@ -7,6 +7,8 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,20 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # the benchmark is no part of the installed package
 
-from experiments.bench import preparing, profiling, record, scoring, training  # noqa: E402
+from experiments.bench import (  # noqa: E402
+    evaluating,
+    layers,
+    preparing,
+    profiling,
+    record,
+    scoring,
+    steps,
+    training,
+)
 from experiments.bench.__main__ import PARTS, QUICK, _chosen  # noqa: E402
 from experiments.bench.measuring import Part, Ratio, Row, alternate, compare  # noqa: E402
 from experiments.bench.questions import Questions  # noqa: E402
-from experiments.bench.steps import Setup  # noqa: E402
+from experiments.bench.steps import Counted, Setup, ours, plain  # noqa: E402
 from qa.errors import InputError  # noqa: E402
 
 RECORDS = sorted(record.RESULTS.glob("*.json"))
@@ -205,6 +216,9 @@ def test_operators_by_kind_of_work() -> None:
         "aten::copy_": "copies and casts",
         "aten::add_": "sums and products of elements",
         "aten::arange": profiling.OTHERS,
+        "mkldnn::_linear_pointwise": "matrix products",
+        "_LinearBackward": "matrix products",
+        "_Dropout": "dropout",
     }
     assert {name: profiling.kind_of(name) for name in kinds} == kinds
 
@@ -219,6 +233,79 @@ def test_the_profile_accounts_for_all_of_a_step(
         shares = {row.name: row.values[f"{batching}, % of a step"] for row in part.rows}
         assert sum(shares.values()) == pytest.approx(100)
         assert all(shares[name] > 0 for name in ("matrix products", "normalisation", profiling.OUTSIDE))
+
+
+def test_a_few_batches_stand_for_all_sizes() -> None:
+    """Twelve windows in batches of two; the last, of one, is left out."""
+    lengths = np.array([9, 9, 1, 1, 5, 5, 3, 3, 7, 7, 8])
+    questions = SimpleNamespace(lengths=lengths)
+    setup = Setup(questions, "", batch_size=2, steps=3, warmup=1, precision="fp32", use_cpu=True)  # type: ignore[arg-type]
+    chosen = setup.chosen([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]])
+    assert chosen[0] == [0, 1]
+    # Sizes 2, 6, 10, 14, 18 in three stretches: their middles.
+    assert sorted(chosen[1:]) == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    "contender",
+    [
+        lambda setup: ours(setup, 0, ["--batching", "packed"]),
+        lambda setup: plain(setup, 0, grouped=True),
+        lambda setup: plain(setup, 0, grouped=False),
+    ],
+)
+def test_every_contender_trains_on_its_chosen_batches(
+    contender: Any, sample: Questions, tiny_reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    setup = Setup(sample, str(tiny_reader), batch_size=2, steps=3, warmup=1, precision="fp32", use_cpu=True)
+    asked: list[list[list[int]]] = []
+    counted: list[Counted] = []
+    chosen, run = Setup.chosen, steps.run
+
+    def choose(self: Setup, batches: Any) -> Any:
+        asked.append(chosen(self, batches))
+        return asked[-1]
+
+    def watched(make: Any, setup: Setup) -> Any:
+        return run(lambda each, *rest: (counted.append(each), make(each, *rest))[1], setup)
+
+    monkeypatch.setattr(Setup, "chosen", choose)
+    monkeypatch.setattr(steps, "run", watched)
+    contender(setup)
+    tokens = [int(sample.lengths[batch].sum()) for batch in asked[-1]]
+    assert len(tokens) == 4
+    assert counted[0].tokens[:4] == tokens
+
+
+def test_ranks_wait_less_where_windows_are_dealt_by_length() -> None:
+    lengths = np.array([10, 20, 30, 40] * 4)
+    part = preparing.ranks(lengths, 2, counts=(2,))
+    waiting = [row.values["% waiting, 2 ranks"] for row in part.rows]
+    by_hand = preparing._as_it_comes(lengths, 2, 2)
+    assert by_hand.shape == (4, 2)
+    assert by_hand.sum() == preparing._dealt(lengths, 2, 2).sum() == lengths.sum()
+    assert waiting[0] == pytest.approx(100 * (1 - by_hand.mean(axis=1).sum() / by_hand.max(axis=1).sum()))
+    assert waiting[1] < waiting[0]
+
+
+def test_layers_of_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "TOKENS", 8)
+    monkeypatch.setattr(layers, "REPEATS", 1)
+    for part in layers.layers(1, silent):
+        assert [row.name for row in well_formed(part, tmp_path).rows] == ["torch's layer", "ours"]
+
+
+def test_evaluation_agrees_with_a_plain_trainers(
+    sample: Questions, vivid_reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    setup = Setup(sample, str(vivid_reader), batch_size=4, steps=1, warmup=1, precision="fp32", use_cpu=True)
+    part = well_formed(evaluating.evaluation(setup, 1, silent), tmp_path)
+    assert [row.name for row in part.rows] == [
+        *(training.FIXED, evaluating.DYNAMIC, "ours, grouped", "ours, packed")
+    ]
+    assert part.settings["same best answer"] == part.settings["questions"] == 40
 
 
 def test_every_strategy_is_measured() -> None:

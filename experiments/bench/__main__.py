@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.bench.measuring import Part
@@ -32,7 +33,10 @@ from experiments.bench.record import (
 from qa.errors import InputError, run_program
 from qa.files import write_text
 
-QUICK = ("startup", "padding", "windows", "decoding", "memory", "training", "profile")
+QUICK = (
+    *("startup", "padding", "ranks", "windows", "decoding", "memory", "cpu"),
+    *("evaluation", "training", "profile"),
+)
 PARTS = (*QUICK, "strategies", "compile", "gpu")
 
 
@@ -76,7 +80,7 @@ def _measured(names: Sequence[str], told: argparse.Namespace, say: Callable[[str
     import torch
     from transformers.utils import logging
 
-    from experiments.bench import preparing, profiling, scoring, training
+    from experiments.bench import evaluating, layers, preparing, profiling, scoring, training
     from experiments.bench.questions import Questions, data_folder
     from experiments.bench.steps import Setup
 
@@ -106,12 +110,19 @@ def _measured(names: Sequence[str], told: argparse.Namespace, say: Callable[[str
             yield preparing.startup(rounds, say)
         elif name == "padding":
             yield preparing.padding(train.lengths, told.batch_size, ["padded", "sorted", *batchings])
+        elif name == "ranks":
+            yield preparing.ranks(train.lengths, told.batch_size)
         elif name == "windows":
             yield preparing.windows(train, rounds, say)
         elif name == "decoding":
             yield scoring.decoding(dev, rounds, say)
         elif name == "memory":
             yield scoring.memory(1000)
+        elif name == "cpu":
+            yield from layers.layers(rounds, say)
+        elif name == "evaluation":
+            asked = Questions("validation", told.evaluated, folder)
+            yield evaluating.evaluation(replace(setup, questions=asked), rounds, say)
         elif name == "training":
             yield training.training(setup, batchings, rounds, say)
         elif name == "profile":
@@ -130,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Speed and memory beside what others do, on the same data in one run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; quick: the first seven; all")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; quick: all but the last three; all")
     parser.add_argument("--print", action="store_true", help="print the tables of all records and stop")
     parser.add_argument("--readme", action="store_true", help="the same, into this folder's README.md")
     parser.add_argument("--keep", action="store_true", help="keep the record's other parts")
@@ -139,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--strategy-rounds", type=int, default=2, help="the same, of `strategies` and `compile`"
     )
-    parser.add_argument("--steps", type=int, default=6, help="timed steps in a round")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps in a round")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--batch-size", type=int, default=16, help="windows in a step")
     parser.add_argument("--batching", nargs="+", default=["grouped", "packed"], help="ours to compare")
@@ -147,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, else fp32")
     parser.add_argument("--questions", type=int, default=8000, help="questions that windows are made of")
     parser.add_argument("--dev-questions", type=int, help="questions that are decoded; default: all")
+    parser.add_argument("--evaluated", type=int, default=400, help="questions of part `evaluation`")
     parser.add_argument(
         "--strategies", nargs="*", default=[], help="files of experiments/strategies; default all"
     )

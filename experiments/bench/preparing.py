@@ -87,6 +87,45 @@ def padding(lengths: np.ndarray, batch_size: int, batchings: Sequence[str]) -> P
     )
 
 
+def ranks(lengths: np.ndarray, batch_size: int, counts: Sequence[int] = (2, 8)) -> Part:
+    """Share of a step's time that ranks wait for the one with the most tokens, over an epoch of `packed`."""
+    rows = []
+    ways = {"a batch for each, as it comes": _as_it_comes, "ours, dealt out by length": _dealt}
+    for name, deal in ways.items():
+        values = {}
+        for count in counts:
+            tokens = deal(lengths, batch_size, count)
+            busy = tokens.sum() / (count * tokens.max(axis=1).sum())
+            values[f"% waiting, {count} ranks"] = 100 * float(1 - busy)
+        rows.append(Row(name, values))
+    return Part(
+        "ranks",
+        "tokens of ranks",
+        tuple(rows),
+        settings={"windows": len(lengths), "batch_size": batch_size},
+        notes=(
+            f"{batch_size} windows for each rank, drawn at random; steps are taken to last as long as the "
+            "most tokens. Counted, not timed.",
+        ),
+    )
+
+
+def _as_it_comes(lengths: np.ndarray, batch_size: int, count: int) -> np.ndarray:
+    """(steps, ranks) tokens, where accelerate gives every rank the next batch of a common sampler."""
+    batches = LengthGroupedBatchSampler(lengths, batch_size * count, grouping="packed").global_batches(0)
+    whole = [batch for batch in batches if len(batch) == batch_size * count]
+    return lengths[np.array(whole)].reshape(len(whole), count, batch_size).sum(axis=2)
+
+
+def _dealt(lengths: np.ndarray, batch_size: int, count: int) -> np.ndarray:
+    """(steps, ranks) tokens as `qa.batching` deals them out."""
+    whole, tokens = len(lengths) // (batch_size * count), []
+    for rank in range(count):
+        sampler = LengthGroupedBatchSampler(lengths, batch_size, count, rank, grouping="packed")
+        tokens.append([lengths[[pick.row for pick in batch]].sum() for batch in sampler][:whole])
+    return np.array(tokens).T
+
+
 COMMANDS = {
     "run_qa.py --help": ["run_qa.py", "--help"],
     "import torch, transformers.Trainer": ["-c", "import torch; from transformers import Trainer"],

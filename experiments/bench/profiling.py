@@ -16,11 +16,11 @@ from experiments.bench.measuring import Part, Row
 from experiments.bench.steps import Setup, ours
 
 KINDS = {
-    "matrix products": r"(add)?mm|bmm|baddbmm|linear\w*|matmul|mkldnn_\w+|einsum",
+    "matrix products": r"(add)?mm|bmm|baddbmm|_?linear\w*|matmul|mkldnn_\w+|einsum",
     "attention": r"\w*scaled_dot_product\w*|\w*flash_attention\w*|\w*_attn\w*|_?softmax\w*|_softmax_\w+",
     "activation": r"(gelu|tanh|relu|silu)\w*",
     "normalisation": r"native_layer_norm\w*|layer_norm\w*",
-    "dropout": r"\w*dropout\w*|bernoulli\w*",
+    "dropout": r"_?\w*dropout\w*|bernoulli\w*|random_",
     "optimiser and clipping": r"_fused_adam\w*|_foreach_\w+|linalg_vector_norm|addcmul_|addcdiv_",
     "embeddings": r"embedding\w*",
     "copies and casts": (
@@ -29,14 +29,14 @@ KINDS = {
     ),
     "sums and products of elements": r"(add|mul|sub|div|sum|neg|mean|where|masked_\w+|pow|exp|log\w*)_?",
 }
-"""Kind of work -> names of operators, without `aten::`; the first that fits."""
+"""Kind of work -> names of operators, without namespace, in small letters; the first that fits."""
 OTHERS = "other operators"
 OUTSIDE = "outside of operators (Python, reading batches)"
 
 
 def kind_of(operator: str) -> str:
     """The kind of work an operator does, by its name."""
-    name = operator.removeprefix("aten::")
+    name = operator.rpartition("::")[2].lower()
     return next((kind for kind, names in KINDS.items() if re.fullmatch(names, name)), OTHERS)
 
 

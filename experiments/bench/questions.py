@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qa.datasets import load_examples
+from qa.datasets import LoadedExamples, load_examples
 from qa.models import DEFAULT_ENCODER, resolve_checkpoint
 from qa.run_settings import DATA_DIR_VARIABLE
 from qa.tokenizers import load_tokenizer
@@ -37,8 +37,8 @@ class Questions:
         return "sample" if self.folder is None else str(self.folder / FILES[self.split])
 
     @cached_property
-    def examples(self) -> Any:
-        """The examples table."""
+    def loaded(self) -> LoadedExamples:
+        """Read and checked; the sample questions repeated."""
         from datasets import concatenate_datasets
 
         loaded = load_examples(
@@ -46,11 +46,17 @@ class Questions:
             split=self.split,
             max_samples=self.most,
             shuffle_seed=42,
-        ).table
+        )
         if self.folder is None and self.most is not None:
-            times = -(-self.most // len(loaded))
-            return concatenate_datasets([loaded] * times).select(range(self.most))
+            times = -(-self.most // len(loaded.table))
+            table = concatenate_datasets([loaded.table] * times).select(range(self.most))
+            return replace(loaded, table=table)
         return loaded
+
+    @property
+    def examples(self) -> Any:
+        """The examples table."""
+        return self.loaded.table
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -9,23 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BertConfig, BertForQuestionAnswering, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from experiments.bench.machine import Memory, malloc_as_a_run_sets_it, malloc_as_it_comes
 from experiments.bench.measuring import Values
+from experiments.bench.plain import PlainWindows, plain_collator
 from experiments.bench.questions import SETTINGS, Questions
 from qa.arguments import parse_settings
-from qa.batching import WindowBatches, WindowCollator
+from qa.batching import LengthGroupedBatchSampler, WindowBatches, WindowCollator
 from qa.model_sizes import count_parameters
 from qa.models import ModelArguments, load_reader
+from qa.settings import Settings
 from qa.trainer import QATrainer
 
 SHAPES = {"shape:base": (768, 12), "shape:large": (1024, 24)}
 """Encoders of SpanBERT's two sizes with random weights, which serve for speed: hidden size, layers."""
 
 
+FIXED, BEST = f"plain Trainer, padded to {SETTINGS.max_seq_length}", "plain Trainer, grouped by length"
 FIRST_SECONDS = "first steps, s"
 
 
@@ -62,11 +66,26 @@ class Setup:
         """The same for a reader."""
         lengths = self.questions.lengths
         return (
-            f"{self.model}, {self.precision}, batches of {self.batch_size} drawn from {len(lengths):,} "
-            f"windows of {lengths.mean():.0f} tokens on average; {self.steps} steps a round after "
-            f"{self.warmup} to warm up. Tokens are real ones, padding left out; windows are of the average "
-            "length."
+            f"{self.model}, {self.precision}. {self.steps} batches of {self.batch_size}, spread evenly over "
+            f"the sizes of an epoch's ({len(lengths):,} windows of {lengths.mean():.0f} tokens on average); "
+            f"the {self.warmup} largest came before the clock started. Tokens are real ones, padding left "
+            "out; windows are of the average length."
         )
+
+    def chosen(self, batches: Sequence[Sequence[int] | np.ndarray]) -> list[list[int]]:
+        """The batches to train on, of all batches of an epoch: those to warm up, then those that are timed.
+
+        A few batches drawn at random would differ between contenders by more than the contenders do. So the
+        whole ones are sorted by their tokens and taken at even distances, in mixed order.
+        """
+        lengths = self.questions.lengths
+        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        sizes = np.array([lengths[np.asarray(batch)].sum() for batch in whole])
+        by_size = np.argsort(sizes, kind="stable")
+        places = (2 * np.arange(self.steps) + 1) * len(whole) // (2 * self.steps)
+        timed = by_size[places][np.random.default_rng(0).permutation(self.steps)]
+        first = by_size[::-1][: self.warmup]
+        return [[int(row) for row in whole[place]] for place in (*first, *timed)]
 
     def reader(self) -> Any:
         """A fresh reader, the same one every time."""
@@ -158,13 +177,40 @@ class CountingCollator(WindowCollator):
         return super().__call__(rows)
 
 
+class _ChosenBatches(LengthGroupedBatchSampler):
+    """The project's sampler, cut down to `Setup.chosen`."""
+
+    setup: Setup
+
+    def __len__(self) -> int:
+        return self.setup.warmup + self.setup.steps
+
+    def global_batches(self, epoch: int) -> list[np.ndarray]:
+        """Of the epoch's batches."""
+        return [np.array(batch) for batch in self.setup.chosen(super().global_batches(epoch))]
+
+
+class _OursTrainer(QATrainer):
+    setup: Setup
+
+    def get_train_dataloader(self) -> Any:
+        """The project's own, of the chosen batches."""
+        super().get_train_dataloader()
+        whole = self.sampler
+        self.sampler = _ChosenBatches(
+            whole.lengths, whole.batch_size, seed=whole.seed, grouping=whole.grouping
+        )
+        self.sampler.setup = self.setup
+        return self._loader(self.train_dataset, self.sampler)
+
+
 def ours(setup: Setup, number: int, words: Sequence[str], *watching: TrainerCallback) -> Values:
     """words: settings as on the command line, `--batching packed` or a strategy's file."""
 
     def make(counted: Counted, clock: Clock, folder: str) -> tuple[Trainer, int]:
-        settings = parse_settings([*_words(setup, number, folder), *words])
+        settings = own_settings(setup, number, folder, words)
         model = settings.strategy.adapt(setup.reader())
-        trainer = QATrainer(
+        trainer = _OursTrainer(
             args=settings.training,
             model=model,
             train_dataset=WindowBatches(setup.questions.windows.table),
@@ -176,13 +222,15 @@ def ours(setup: Setup, number: int, words: Sequence[str], *watching: TrainerCall
             undecayed=settings.strategy.undecayed,
             penalty=settings.strategy.penalty,
         )
+        trainer.setup = setup
         return trainer, count_parameters(model).trainable
 
     malloc_as_a_run_sets_it()
     return run(make, setup)
 
 
-def _words(setup: Setup, number: int, folder: str) -> list[str]:
+def own_settings(setup: Setup, number: int, folder: str, words: Sequence[str]) -> Settings:
+    """As a command line sets them. words: further ones."""
     told: dict[str, Any] = {
         "dataset_name": "sample",  # has to be named; the windows are the setup's own
         "max_seq_length": SETTINGS.max_seq_length,
@@ -190,6 +238,8 @@ def _words(setup: Setup, number: int, folder: str) -> list[str]:
         "output_dir": folder,
         "max_steps": setup.warmup + setup.steps,
         "per_device_train_batch_size": setup.batch_size,
+        "per_device_eval_batch_size": setup.batch_size,
+        "bootstrap_samples": 0,
         "precision": setup.precision,
         "seed": number,
         "save_strategy": "no",
@@ -200,7 +250,19 @@ def _words(setup: Setup, number: int, folder: str) -> list[str]:
         "report_to": "none",
         "use_cpu": str(setup.use_cpu).lower(),
     }
-    return ["--do_train", *(word for name, value in told.items() for word in (f"--{name}", str(value)))]
+    common = [word for name, value in told.items() for word in (f"--{name}", str(value))]
+    return parse_settings(["--do_train", *common, *words])
+
+
+class _PlainTrainer(Trainer):
+    setup: Setup
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's own order, of the chosen batches."""
+        order = list(super()._get_train_sampler(*args, **kwargs))  # type: ignore[arg-type]
+        size = self.setup.batch_size
+        batches = [order[at : at + size] for at in range(0, len(order), size)]
+        return [row for batch in self.setup.chosen(batches) for row in batch]
 
 
 def plain(setup: Setup, number: int, *, grouped: bool) -> Values:
@@ -225,49 +287,15 @@ def plain(setup: Setup, number: int, *, grouped: bool) -> Values:
             train_sampling_strategy="group_by_length" if grouped else "random",
         )
         model = setup.reader()
-        trainer = Trainer(
+        trainer = _PlainTrainer(
             model=model,
             args=args,
-            train_dataset=_PlainWindows(setup.questions, None if grouped else SETTINGS.max_seq_length),
-            data_collator=_plain_collator(setup.questions.tokenizer, counted, grouped),
+            train_dataset=PlainWindows(setup.questions, None if grouped else SETTINGS.max_seq_length),
+            data_collator=plain_collator(setup.questions.tokenizer, grouped, counted.tokens),
             callbacks=[clock],
         )
+        trainer.setup = setup
         return trainer, count_parameters(model).trainable
 
     malloc_as_it_comes()
     return run(make, setup)
-
-
-class _PlainWindows(torch.utils.data.Dataset):
-    """Windows as the example's features: lists in memory, padded to `width` where it is given."""
-
-    def __init__(self, questions: Questions, width: int | None) -> None:
-        names = ["input_ids", "token_type_ids", "start_positions", "end_positions"]
-        self.columns = {name: questions.windows.table[name][:] for name in names}
-        self.pad, self.width = questions.tokenizer.pad_token_id, width
-
-    def __len__(self) -> int:
-        return len(self.columns["input_ids"])
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        ids, types = list(self.columns["input_ids"][row]), list(self.columns["token_type_ids"][row])
-        more = 0 if self.width is None else self.width - len(ids)
-        return {
-            "input_ids": ids + [self.pad] * more,
-            "token_type_ids": types + [0] * more,
-            "attention_mask": [1] * len(ids) + [0] * more,
-            "start_positions": self.columns["start_positions"][row][0],
-            "end_positions": self.columns["end_positions"][row][0],
-        }
-
-
-def _plain_collator(tokenizer: Any, counted: Counted, grouped: bool) -> Callable[[list[dict[str, Any]]], Any]:
-    from transformers import DataCollatorWithPadding, default_data_collator
-
-    collate = DataCollatorWithPadding(tokenizer) if grouped else default_data_collator
-
-    def counting(rows: list[dict[str, Any]]) -> Any:
-        counted.tokens.append(sum(sum(row["attention_mask"]) for row in rows))
-        return collate(rows)
-
-    return counting

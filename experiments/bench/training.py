@@ -11,12 +11,10 @@ import torch._inductor.config
 
 from experiments.bench.machine import matrix_rate
 from experiments.bench.measuring import Contender, Part, Values, alternate, compare
-from experiments.bench.questions import SETTINGS
-from experiments.bench.steps import SHAPES, Setup, ours, plain
+from experiments.bench.steps import BEST, FIXED, SHAPES, Setup, ours, plain
 
 Say = Callable[[str], None]
 STRATEGIES = Path(__file__).resolve().parents[1] / "strategies"
-FIXED, BEST = f"plain Trainer, padded to {SETTINGS.max_seq_length}", "plain Trainer, grouped by length"
 
 
 def training(setup: Setup, batchings: Sequence[str], rounds: int, say: Say) -> Part:
