@@ -51,7 +51,7 @@ results: $(READY)  ## print the README's table of results from the committed rec
 compare: $(READY)  ## set runs side by side: RUNS="outputs/a outputs/b" (default: all in outputs) WANDB=entity/project
 	$(BIN)/python experiments/compare.py $(RUNS) $(if $(WANDB),--wandb $(WANDB))
 
-bench: $(READY)  ## speed and memory beside a plain Trainer: a few quiet minutes; PARTS=all, or training decoding ...
+bench: $(READY)  ## speed and memory beside a plain Trainer: twenty quiet minutes; PARTS=all, or training decoding ...
 	$(BIN)/python -m experiments.bench $(PARTS)
 
 $(TABLES): table-%: $(READY)

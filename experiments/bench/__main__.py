@@ -1,6 +1,6 @@
 """Measure, print tables, keep the record.
 
-    make bench                                     the quick parts: some minutes on two cores
+    make bench                                     the quick parts: twenty minutes on two cores
     make bench PARTS=all                           all parts, every strategy among them
     python -m experiments.bench decoding windows   some parts, whole data
     python -m experiments.bench --print            the tables of the committed records
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--readme", action="store_true", help="the same, into this folder's README.md")
     parser.add_argument("--keep", action="store_true", help="keep the record's other parts")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of every contender")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of every contender")
     parser.add_argument(
         "--strategy-rounds", type=int, default=2, help="the same, of `strategies` and `compile`"
     )
