@@ -4,7 +4,7 @@
     accelerate launch run_qa.py --config experiments/base.yaml experiments/datasets/squad1.yaml --seed 7
     accelerate launch run_qa.py --model_name_or_path outputs/run --do_predict --test_file questions.json
 
-Cost: the first takes about four minutes on two CPU cores. `--help` lists the settings, `--dry_run` shows what
+Cost: the first takes about a minute on two CPU cores. `--help` lists the settings, `--dry_run` shows what
 they lead to.
 """
 
