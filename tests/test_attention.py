@@ -141,6 +141,20 @@ def test_torchs_kernels_take_what_they_are_given() -> None:
     assert schema.returns[0].name == "output"
 
 
+@pytest.mark.parametrize("scaling", [64**-0.5, 0.3])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_torchs_kernels_take_the_calls_forward_and_backward(dropout: float, scaling: float) -> None:
+    """On the device without data, which checks arguments and shapes as a GPU would, and computes nothing."""
+    begins = torch.tensor([0, 40, 100], dtype=torch.int32, device="meta")
+    inputs = [
+        torch.empty(100, 12, 64, dtype=torch.bfloat16, device="meta", requires_grad=True) for _ in range(3)
+    ]
+    found = attention._flash(*inputs, Boundaries(begins, begins, 64, 64), dropout, scaling)  # type: ignore[call-arg]
+    assert (found.shape, found.dtype) == ((100, 12, 64), torch.bfloat16)
+    gradients = torch.autograd.grad(found.float().sum(), inputs)
+    assert [gradient.shape for gradient in gradients] == [(100, 12, 64)] * 3
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_flash_equals_the_padded_path(dropout: float) -> None:

@@ -13,7 +13,7 @@ import strategy_cases
 import tiny_readers
 import torch
 from packing_cases import token_places
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import qa.trainer
@@ -219,6 +219,35 @@ class Waits(TorchDispatchMode):
         }:
             self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "houlsby", "prompt", "prefix"])
+def test_a_packed_step_reaches_the_flash_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In half precision, with dropout, on the device without data: every call that a GPU would be given."""
+    calls: list[float] = []
+
+    def flash(*arguments: Any) -> Tensor:
+        calls.append(arguments[4])
+        return kernel(*arguments)
+
+    kernel = attention._flash
+    monkeypatch.setattr(attention, "_flash", flash)
+    monkeypatch.setattr(attention, "_has_flash", lambda query: True)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)  # it knows no such device
+    model = strategy_cases.adapted(name)
+    attention.enable(reader_of(model))
+    model = model.to(device="meta", dtype=torch.bfloat16).train()
+    for module in model.modules():
+        if hasattr(module, "dropout") and isinstance(module.dropout, nn.Dropout):
+            module.dropout.p = 0.1
+    batch = {key: column.to("meta") for key, column in packed(strategy_cases.batch()).items()}
+    output = read_batch(model, batch, forward_keys(model), position_padding(model))
+    assert output.start_logits.shape == batch["input_ids"].shape
+    (output.start_logits + output.end_logits).float().sum().backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert trained
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in trained)
+    assert calls == [0.1] * reader_of(model).config.num_hidden_layers
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "prompt", "prefix"])
