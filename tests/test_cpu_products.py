@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,44 @@ def test_a_layer_is_copied_and_saved_like_any_other() -> None:
     plain, ours = pair(6, 4)
     assert set(ours.state_dict()) == set(plain.state_dict())
     assert isinstance(copy.deepcopy(ours), OneDnnLinear)
+
+
+# Products of ever other sizes, and by how much the process grows after the first hundred.
+GROWTH = """
+import os, sys
+import torch
+from qa.cpu.products import OneDnnLinear, keep_few_kernels
+
+if sys.argv[1] == "few":
+    keep_few_kernels()
+layer = OneDnnLinear(384, 384)
+pages = lambda: int(open("/proc/self/statm").read().split()[1])
+for rows in range(500, 800):
+    if rows == 600:
+        before = pages()
+    layer(torch.ones(rows, 384)).sum().backward()
+print((pages() - before) * os.sysconf("SC_PAGE_SIZE"))
+"""
+
+
+@needs_operator
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_every_new_size() -> None:
+    def growth(kept: str) -> int:
+        command = [sys.executable, "-c", GROWTH, kept]
+        environment = {name: value for name, value in os.environ.items() if name not in products.KERNELS_KEPT}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert growth("few") < 0.25 * growth("all")
+
+
+def test_the_users_own_number_of_kernels_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = products.KERNELS_KEPT
+    monkeypatch.delenv(first, raising=False)
+    monkeypatch.setenv(second, "7")
+    products.keep_few_kernels()
+    assert (os.environ[first], os.environ[second]) == ("64", "7")
 
 
 @pytest.mark.parametrize(

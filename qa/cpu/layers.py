@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from qa.cpu.dropout import CpuDropout
-from qa.cpu.products import OneDnnLinear, onednn_is_faster
+from qa.cpu.products import OneDnnLinear, keep_few_kernels, onednn_is_faster
 
 
 def use_cpu_layers(model: nn.Module) -> None:
@@ -16,6 +16,7 @@ def use_cpu_layers(model: nn.Module) -> None:
     """
     ours: dict[type[nn.Module], type[nn.Module]] = {nn.Dropout: CpuDropout}
     if onednn_is_faster():
+        keep_few_kernels()
         ours[nn.Linear] = OneDnnLinear
     for module in model.modules():
         # Another class in place, not another module: hooks stay, and so does what others hold of it.

@@ -10,6 +10,7 @@ Source of the operator: torch's compiler calls it for linear layers
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+KERNELS_KEPT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 
 @cache
@@ -29,6 +32,18 @@ def onednn_is_faster() -> bool:
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and _vendor() == "AuthenticAMD"
     )
+
+
+def keep_few_kernels() -> None:
+    """Tell oneDNN, and torch's layer above it, to keep the code of the last products only.
+
+    Code is written for every size of product, and that of 1,024 is kept, half a megabyte or more each. Batches
+    without padding have another size in every step, so that most of it is never called again. Call it before
+    the first product: both ask once (oneDNN's developer guide, "Primitive Cache"; ideep, `lru_cache.hpp`).
+    A user's own settings win.
+    """
+    for name in KERNELS_KEPT:
+        os.environ.setdefault(name, "64")
 
 
 def _vendor() -> str:
