@@ -37,9 +37,9 @@ def onednn_is_faster() -> bool:
 def keep_few_kernels() -> None:
     """Tell oneDNN, and torch's layer above it, to keep the code of the last products only.
 
-    Code is written for every size of product, and that of 1,024 is kept, half a megabyte or more each. Batches
-    without padding have another size in every step, so that most is never called again. Call it before the
-    first product: both ask once (oneDNN's developer guide, "Primitive Cache"; ideep, `lru_cache.hpp`). A
+    Code is written for every size of product, and that of 1,024 is kept, half a megabyte or more each.
+    Batches without padding have another size in every step, so that most is never called again. Call it
+    before the first product: both ask once (oneDNN's developer guide, "Primitive Cache"; ideep, `lru_cache.hpp`). A
     user's own settings win.
     """
     for name in KERNELS_KEPT:
