@@ -39,8 +39,8 @@ def keep_few_kernels() -> None:
 
     Code is written for every size of product, and that of 1,024 is kept, half a megabyte or more each.
     Batches without padding have another size in every step, so that most is never called again. Call it
-    before the first product: both ask once (oneDNN's developer guide, "Primitive Cache"; ideep, `lru_cache.hpp`). A
-    user's own settings win.
+    before the first product: both ask once (oneDNN's developer guide, "Primitive Cache"; ideep,
+    `lru_cache.hpp`). A user's own settings win.
     """
     for name in KERNELS_KEPT:
         os.environ.setdefault(name, "64")
