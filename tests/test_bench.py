@@ -244,6 +244,8 @@ def test_a_few_batches_stand_for_all_sizes() -> None:
     assert chosen[0] == [0, 1]
     # Sizes 2, 6, 10, 14, 18 in three stretches: their middles.
     assert sorted(chosen[1:]) == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(InputError, match="questions: their windows fill 2 batches of 2, too few for 3 steps"):
+        setup.chosen([[0, 1], [2, 3], [10]])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from experiments.bench.plain import PlainWindows, plain_collator
 from experiments.bench.questions import SETTINGS, Questions
 from qa.arguments import parse_settings
 from qa.batching import LengthGroupedBatchSampler, WindowBatches, WindowCollator
+from qa.errors import InputError
 from qa.model_sizes import count_parameters
 from qa.models import ModelArguments, load_reader
 from qa.settings import Settings
@@ -80,6 +81,11 @@ class Setup:
         """
         lengths = self.questions.lengths
         whole = [batch for batch in batches if len(batch) == self.batch_size]
+        if len(whole) < self.steps:
+            raise InputError(
+                f"questions: their windows fill {len(whole)} batches of {self.batch_size}, too few for "
+                f"{self.steps} steps; raise --questions, or lower --batch-size or --steps"
+            )
         sizes = np.array([lengths[np.asarray(batch)].sum() for batch in whole])
         by_size = np.argsort(sizes, kind="stable")
         places = (2 * np.arange(self.steps) + 1) * len(whole) // (2 * self.steps)
